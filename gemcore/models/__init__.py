@@ -1,0 +1,1 @@
+"""The decoder, written once in torch, and what describes a model before it is built."""
