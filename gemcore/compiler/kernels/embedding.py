@@ -1,0 +1,66 @@
+"""Rows of a packed embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from gemcore.compiler.instructions import InstructionSet
+from gemcore.compiler.kernels.activations import for_each_token
+from gemcore.compiler.kernels.vector import Buffer, Expr, fma, lanes, splat, store
+from gemcore.packing import GROUP, TILE, Scheme
+
+
+def embedding(isa: InstructionSet, scheme: Scheme, rows: int, hidden: int) -> Any:
+    """`gem::embedding` for a packed embedding `[rows, hidden]`."""
+    tiles = -(-rows // TILE)
+    groups, size = hidden // GROUP, scheme.block_bytes
+    shape = (tiles, groups, size) if scheme.grouped else (tiles, hidden, TILE)
+    dtype = "uint8" if scheme.grouped else "float16"
+
+    def half(packed: Buffer, tile: Expr, g: Expr, start: Expr) -> Expr:
+        return T.cast(T.reinterpret(packed[tile, g, lanes(start, 2)], dtype="float16"), "float32")
+
+    def grouped(packed: Buffer, y: Buffer, t: Expr, tile: Expr, lane: Expr) -> None:
+        with T.serial(groups) as g:
+            scale = splat(half(packed, tile, g, scheme.code_bytes + 2 * lane), 4)
+            for dot in range(GROUP // 4):
+                block = 64 * (dot // 2 if scheme.bits == 4 else dot)
+                codes = packed[tile, g, lanes(block + 4 * lane, 4)]
+                if scheme.bits == 4:
+                    if dot % 2:
+                        codes = T.shift_right(codes, T.broadcast(T.uint8(4), 4))
+                    codes = T.bitwise_and(codes, T.broadcast(T.uint8(15), 4))
+                value = T.cast(codes, "float32x4") - splat(float(scheme.offset), 4)
+                if scheme.has_minimum:
+                    start = scheme.code_bytes + 2 * TILE + 2 * lane
+                    minimum = splat(half(packed, tile, g, start), 4)
+                    value = fma(isa, value, scale, minimum, 4)
+                else:
+                    value = value * scale
+                store(y, value, t, lanes(g * GROUP + 4 * dot, 4))
+
+    def plain(packed: Buffer, y: Buffer, t: Expr, tile: Expr, lane: Expr) -> None:
+        with T.serial(hidden) as k:
+            store(y, T.cast(packed[tile, k, lane], "float32"), t, k)
+
+    def body(ids: Buffer, packed: Buffer, y: Buffer, tokens: Expr) -> None:
+        def token(t: Expr) -> None:
+            copy = grouped if scheme.grouped else plain
+            copy(packed, y, t, ids[t] // TILE, ids[t] % TILE)
+
+        for_each_token(tokens, token)
+
+    @T.prim_func(s_tir=True)
+    def kernel(ids_: T.handle, packed: T.Buffer(shape, dtype), y_: T.handle):
+        T.func_attr({"tirx.noalias": True, "op_pattern": 8})
+        n = T.int64()
+        ids = T.match_buffer(ids_, (n,), "int32")
+        y = T.match_buffer(y_, (n, hidden), "float32")
+        with T.sblock("root"):
+            T.reads(ids[0:n], packed[0 : shape[0], 0 : shape[1], 0 : shape[2]])
+            T.writes(y[0:n, 0:hidden])
+            body(ids, packed, y, n)
+
+    return kernel

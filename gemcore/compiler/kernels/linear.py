@@ -1,0 +1,265 @@
+"""Products of activations with packed weights: one token or many, the same bits either way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from gemcore.compiler.instructions import InstructionSet
+from gemcore.compiler.kernels.vector import (
+    LANES,
+    Buffer,
+    CodeLoader,
+    Expr,
+    dot_accumulate,
+    fma,
+    four_values,
+    halves,
+    lanes,
+    local,
+    splat,
+    store,
+)
+from gemcore.packing import GROUP, TILE, Scheme
+
+DOTS = GROUP // 4
+"""Four-way dot products in one group."""
+
+
+def qlinear(
+    isa: InstructionSet, scheme: Scheme, inputs: int, outputs: int, *, residual: bool = False
+) -> Any:
+    """`gem::qlinear` for a packed weight `[outputs, inputs]`; with `residual`, added to another row."""
+    groups, tiles, size = inputs // GROUP, -(-outputs // TILE), scheme.block_bytes
+
+    def body(arguments: tuple[Buffer, ...], added: Buffer | None, y: Buffer, tokens: Expr) -> None:
+        with T.parallel(tiles) as tile:
+
+            def pass_over(first: Expr, count: int) -> None:
+                acc = _accumulate(isa, scheme, arguments, tile, first, count, groups)
+                for m in range(count):
+                    _write(y, acc, m, first + m, tile, outputs, added)
+
+            for_each_tile(isa, tokens, pass_over)
+
+    if residual:
+
+        @T.prim_func(s_tir=True)
+        def kernel_add(
+            values_: T.handle,
+            scales_: T.handle,
+            sums_: T.handle,
+            packed: T.Buffer((tiles, groups, size), "uint8"),
+            added_: T.handle,
+            y_: T.handle,
+        ):
+            T.func_attr({"tirx.noalias": True, "op_pattern": 8})
+            n = T.int64()
+            values = T.match_buffer(values_, (n, inputs), "int8")
+            scales = T.match_buffer(scales_, (n, groups), "float32")
+            sums = T.match_buffer(sums_, (n, groups), "int32")
+            added = T.match_buffer(added_, (n, outputs), "float32")
+            y = T.match_buffer(y_, (n, outputs), "float32")
+            with T.sblock("root"):
+                T.reads(
+                    values[0:n, 0:inputs],
+                    scales[0:n, 0:groups],
+                    sums[0:n, 0:groups],
+                    packed[0:tiles, 0:groups, 0:size],
+                    added[0:n, 0:outputs],
+                )
+                T.writes(y[0:n, 0:outputs])
+                body((values, scales, sums, packed), added, y, n)
+
+        return kernel_add
+
+    @T.prim_func(s_tir=True)
+    def kernel(
+        values_: T.handle,
+        scales_: T.handle,
+        sums_: T.handle,
+        packed: T.Buffer((tiles, groups, size), "uint8"),
+        y_: T.handle,
+    ):
+        T.func_attr({"tirx.noalias": True, "op_pattern": 8})
+        n = T.int64()
+        values = T.match_buffer(values_, (n, inputs), "int8")
+        scales = T.match_buffer(scales_, (n, groups), "float32")
+        sums = T.match_buffer(sums_, (n, groups), "int32")
+        y = T.match_buffer(y_, (n, outputs), "float32")
+        with T.sblock("root"):
+            T.reads(
+                values[0:n, 0:inputs],
+                scales[0:n, 0:groups],
+                sums[0:n, 0:groups],
+                packed[0:tiles, 0:groups, 0:size],
+            )
+            T.writes(y[0:n, 0:outputs])
+            body((values, scales, sums, packed), None, y, n)
+
+    return kernel
+
+
+def linear_f16(isa: InstructionSet, inputs: int, outputs: int) -> Any:
+    """`gem::linear_f16` for a packed weight `[outputs, inputs]`."""
+    tiles = -(-outputs // TILE)
+    # Sums over inputs are chains: several tiles side by side keep the multipliers busy.
+    side = next(count for count in (4, 3, 2, 1) if tiles % count == 0)
+
+    def body(x: Buffer, packed: Buffer, y: Buffer, tokens: Expr) -> None:
+        with T.parallel(tiles // side) as block:
+
+            def pass_over(first: Expr, count: int) -> None:
+                acc = local((count * side, LANES), "float32")
+                for row in range(count * side):
+                    store(acc, splat(0.0), row, lanes(0))
+                with T.serial(inputs) as k:
+                    for s in range(side):
+                        weight = T.cast(packed[block * side + s, k, lanes(0)], "float32x16")
+                        for m in range(count):
+                            row = m * side + s
+                            total = fma(isa, splat(x[first + m, k]), weight, acc[row, lanes(0)])
+                            store(acc, total, row, lanes(0))
+                for m in range(count):
+                    for s in range(side):
+                        row = m * side + s
+                        _write(y, acc, row, first + m, block * side + s, outputs, None)
+
+            for_each_tile(isa, tokens, pass_over, largest=4)
+
+    @T.prim_func(s_tir=True)
+    def kernel(x_: T.handle, packed: T.Buffer((tiles, inputs, TILE), "float16"), y_: T.handle):
+        T.func_attr({"tirx.noalias": True, "op_pattern": 8})
+        n = T.int64()
+        x = T.match_buffer(x_, (n, inputs), "float32")
+        y = T.match_buffer(y_, (n, outputs), "float32")
+        with T.sblock("root"):
+            T.reads(x[0:n, 0:inputs], packed[0:tiles, 0:inputs, 0:TILE])
+            T.writes(y[0:n, 0:outputs])
+            body(x, packed, y, n)
+
+    return kernel
+
+
+def for_each_tile(isa: InstructionSet, tokens: Expr, pass_over: Any, largest: int = 64) -> None:
+    """Cut the tokens into tiles of the instruction set's sizes and call `pass_over(first, count)`.
+
+    The last tile starts early rather than being smaller: its first tokens are computed twice, alike.
+    """
+    sizes = [size for size in isa.token_tiles if size <= largest]
+
+    def cut(level: int) -> None:
+        size = sizes[level]
+        if size == 1:
+            with T.serial(tokens) as t:
+                pass_over(t, 1)
+            return
+        with T.If(tokens >= size):
+            with T.Then(), T.serial((tokens + (size - 1)) // size) as m:
+                pass_over(T.min(m * size, tokens - size), size)
+            with T.Else():
+                cut(level + 1)
+
+    cut(0)
+
+
+def _accumulate(
+    isa: InstructionSet,
+    scheme: Scheme,
+    arguments: tuple[Buffer, ...],
+    tile: Expr,
+    first: Expr,
+    count: int,
+    groups: int,
+) -> Buffer:
+    """Products of `count` tokens with one tile of 16 rows: a local float32 buffer `[count, 16]`."""
+    values, scales, sums, packed = arguments
+    acc = local((count, LANES), "float32")
+    for m in range(count):
+        store(acc, splat(0.0), m, lanes(0))
+    offset = scheme.offset
+    if scheme.bits == 8 and isa.signed_codes:
+        offset -= 128
+    if scheme.bits == 8 and isa.dot == "avx2":
+        offset -= 128  # its products take the codes as signed, too
+    with T.serial(groups) as g:
+        dots = local((count, LANES), "int32")
+        factors = local((2, LANES), "float32")
+        codes = _codes(scheme, packed, tile, g, keep=count > 1)
+        store(factors, halves(packed, tile, g, scheme.code_bytes), 0, lanes(0))
+        if scheme.has_minimum:
+            store(factors, halves(packed, tile, g, scheme.code_bytes + 2 * TILE), 1, lanes(0))
+        for m in range(count):
+            t = first + m
+            start = sums[t, g] * -offset if offset else 0
+            store(dots, T.broadcast(start, LANES), m, lanes(0))
+            for j in range(DOTS):
+                four = four_values(values, t, g * GROUP + 4 * j)
+                dot_accumulate(isa, dots, m, codes[j], four, scheme.bits)
+            scale = splat(scales[t, g])
+            dot = T.cast(dots[m, lanes(0)], "float32x16")
+            store(acc, fma(isa, dot, factors[0, lanes(0)] * scale, acc[m, lanes(0)]), m, lanes(0))
+            if scheme.has_minimum:
+                total = splat(scales[t, g] * T.cast(sums[t, g], "float32"))
+                store(acc, fma(isa, factors[1, lanes(0)], total, acc[m, lanes(0)]), m, lanes(0))
+    return acc
+
+
+def _codes(scheme: Scheme, packed: Buffer, tile: Expr, g: Expr, *, keep: bool) -> list[CodeLoader]:
+    """Loaders of the 64 codes of each of the group's dot products.
+
+    `keep` unpacks nibbles once into local storage, which pays when several tokens share them.
+    """
+    if scheme.bits == 8:
+
+        def whole(j: int) -> CodeLoader:
+            return lambda start, size: packed[tile, g, lanes(64 * j + start, size)]
+
+        return [whole(j) for j in range(DOTS)]
+
+    def nibbles(j: int) -> CodeLoader:
+        def load(start: int, size: int) -> Expr:
+            both = packed[tile, g, lanes(64 * (j // 2) + start, size)]
+            if j % 2:
+                both = T.shift_right(both, T.broadcast(T.uint8(4), size))
+            return T.bitwise_and(both, T.broadcast(T.uint8(15), size))
+
+        return load
+
+    if not keep:
+        return [nibbles(j) for j in range(DOTS)]
+    unpacked = local((DOTS, 64), "uint8")
+    for j in range(DOTS):
+        store(unpacked, nibbles(j)(0, 64), j, lanes(0, 64))
+
+    def kept(j: int) -> CodeLoader:
+        return lambda start, size: unpacked[j, lanes(start, size)]
+
+    return [kept(j) for j in range(DOTS)]
+
+
+def _write(
+    y: Buffer, acc: Buffer, row: int, t: Expr, tile: Expr, outputs: int, added: Buffer | None
+) -> None:
+    """Store one row of sums; the last tile may have fewer than 16 outputs."""
+
+    def whole() -> None:
+        at = lanes(tile * TILE)
+        total = acc[row, lanes(0)] if added is None else added[t, at] + acc[row, lanes(0)]
+        store(y, total, t, at)
+
+    def partial() -> None:
+        for lane in range(outputs % TILE):
+            at = tile * TILE + lane
+            total = acc[row, lane] if added is None else added[t, at] + acc[row, lane]
+            store(y, total, t, at)
+
+    if outputs % TILE == 0:
+        whole()
+        return
+    with T.If(tile < outputs // TILE):
+        with T.Then():
+            whole()
+        with T.Else():
+            partial()

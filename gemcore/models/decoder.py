@@ -1,0 +1,217 @@
+"""The decoder: the Llama family in plain torch, with room for a router and its experts.
+
+One pass takes any number of tokens, of one text or of several, and writes the cache in place; see
+`gemcore.models.ops` for `placement` and for the layout of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from gemcore.models import float_ops, ops
+from gemcore.models.config import ModelConfig
+from gemcore.models.layout import EMBEDDING, HEAD, cache_shapes, rotation_table, weight_units
+from gemcore.models.linear import DENSE, make_linear
+
+LayerCache = tuple[Tensor, Tensor]
+
+
+@attrs.frozen(kw_only=True)
+class ExpertShape:
+    """The experts of a routed model: low-rank deltas on some of its linear layers.
+
+    Attributes:
+        names: experts in the order of the router's weights.
+        rank: rank of every delta.
+        layers: unit names that carry deltas, for example `layers.0.feed_forward.down`.
+    """
+
+    names: tuple[str, ...]
+    rank: int
+    layers: frozenset[str] = attrs.field(converter=frozenset)
+
+
+class RoutedLinear(nn.Module):
+    """A linear layer plus the deltas of the experts that the router chose."""
+
+    def __init__(
+        self, base: nn.Module, shape: tuple[int, int], experts: ExpertShape, operations: ModuleType
+    ) -> None:
+        super().__init__()
+        count, rank = len(experts.names), experts.rank
+        self.base, self.operations = base, operations
+        self.down = nn.Parameter(torch.empty(count, shape[1], rank))  # [experts, in, rank]
+        self.up = nn.Parameter(torch.empty(count, rank, shape[0]))  # [experts, rank, out]
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """`x` `[tokens, in]`, `weights` `[tokens, experts]` to `[tokens, out]`, all float32."""
+        y: Tensor = self.operations.routed_lora(x, self.base(x), weights, self.down, self.up)
+        return y
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm with a gain."""
+
+    def __init__(self, hidden: int, epsilon: float, operations: ModuleType) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.empty(hidden))
+        self.epsilon, self.operations = epsilon, operations
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` `[tokens, hidden]` float32 to the same shape."""
+        y: Tensor = self.operations.rms_norm(x, self.gain, self.epsilon)
+        return y
+
+
+class DecoderLayer(nn.Module):
+    """Attention and feed-forward, each after a norm and added to the residual stream."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        index: int,
+        linears: Mapping[str, nn.Module],
+        operations: ModuleType,
+        router: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        self.heads, self.operations, self.router = config.heads, operations, router
+        prefix = f"layers.{index}."
+        self.attention_norm = RMSNorm(config.hidden_size, config.norm_epsilon, operations)
+        self.attention = nn.ModuleDict(
+            {name: linears[f"{prefix}attention.{name}"] for name in ("qkv", "out")}
+        )
+        self.feed_forward_norm = RMSNorm(config.hidden_size, config.norm_epsilon, operations)
+        self.feed_forward = nn.ModuleDict(
+            {name: linears[f"{prefix}feed_forward.{name}"] for name in ("gate_up", "down")}
+        )
+
+    def forward(
+        self, x: Tensor, rotation: Tensor, placement: Tensor, cache: LayerCache, prior: Tensor | None
+    ) -> Tensor:
+        """`x` `[tokens, hidden]` float32 to the same shape; writes `cache`."""
+        hidden = self.attention_norm(x)
+        weights = None if self.router is None else self.router(hidden, prior)
+        qkv = _apply(self.attention["qkv"], hidden, weights)
+        queries = self.operations.rope_append(qkv, rotation, placement, *cache, self.heads)
+        context = self.operations.attention(queries, *cache, placement)
+        x = x + _apply(self.attention["out"], context, weights)
+        gate_up = _apply(self.feed_forward["gate_up"], self.feed_forward_norm(x), weights)
+        return x + _apply(self.feed_forward["down"], self.operations.silu_mul(gate_up), weights)
+
+
+class Decoder(nn.Module):
+    """A Llama-family decoder.
+
+    Args:
+        config: the shape of the model.
+        schemes: how each weight unit is stored (`gemcore.models.layout.weight_units`); a packing
+            scheme, or `f32`.
+        router: for each layer a module `(hidden [tokens, hidden], prior [experts]) -> weights
+            [tokens, experts]`, or None; an empty sequence means no routing at all.
+        experts: the experts that the router chooses among.
+        float_arithmetic: run on `float_ops` (fast, differentiable) rather than on the exact `ops`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        schemes: Mapping[str, str],
+        *,
+        router: Sequence[nn.Module | None] = (),
+        experts: ExpertShape | None = None,
+        float_arithmetic: bool = False,
+    ) -> None:
+        super().__init__()
+        operations = float_ops if float_arithmetic else ops
+        self.config = config
+        linears: dict[str, nn.Module] = {}
+        for unit in weight_units(config):
+            linear = make_linear(schemes[unit.name], unit.shape, bias=bool(unit.bias_sources))
+            if experts is not None and unit.name in experts.layers:
+                linear = RoutedLinear(linear, unit.shape, experts, operations)
+            linears[unit.name] = linear
+        self.embedding = linears[EMBEDDING]
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, i, linears, operations, router[i] if router else None)
+            for i in range(config.layers)
+        )
+        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon, operations)
+        # A tied head is the same module: it is stored once.
+        self.head = linears.get(HEAD, self.embedding)
+        self.rotation = nn.Parameter(torch.empty(config.context_length, config.head_dim))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        placement: Tensor,
+        rows: Tensor,
+        caches: Sequence[LayerCache],
+        prior: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of chosen tokens.
+
+        Args:
+            tokens: int32 `[tokens]`.
+            placement: int32 `[tokens, 4]`.
+            rows: int32 `[rows]`: the tokens of this pass whose logits are wanted.
+            caches: keys and values of each layer; written in place.
+            prior: float32 `[experts]`, for routed models.
+
+        Returns:
+            float32 `[rows, vocabulary]`.
+        """
+        x = self.hidden(tokens, placement, caches, prior)
+        logits: Tensor = self.head(self.norm(torch.index_select(x, 0, rows)))
+        return logits
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        placement: Tensor,
+        caches: Sequence[LayerCache],
+        prior: Tensor | None = None,
+    ) -> Tensor:
+        """The residual stream after the last layer, before the final norm: `[tokens, hidden]`."""
+        x: Tensor = self.embedding.embed(tokens)  # type: ignore[operator]
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, self.rotation, placement, cache, prior)
+        return x
+
+
+def _apply(linear: nn.Module, x: Tensor, weights: Tensor | None) -> Tensor:
+    y: Tensor = linear(x, weights) if isinstance(linear, RoutedLinear) else linear(x)
+    return y
+
+
+def dense_schemes(config: ModelConfig) -> dict[str, str]:
+    """The plan of a float32 model: nothing is packed."""
+    return {unit.name: DENSE for unit in weight_units(config)}
+
+
+def new_caches(config: ModelConfig, capacity: int, dtype: torch.dtype) -> list[LayerCache]:
+    """An empty cache of `capacity` positions for every layer."""
+    keys, values = cache_shapes(config, capacity)
+    return [
+        (torch.zeros(keys, dtype=dtype), torch.zeros(values, dtype=dtype))
+        for _ in range(config.layers)
+    ]
+
+
+def causal_placement(start: int, tokens: int) -> Tensor:
+    """Placement of `tokens` tokens of one text that continues at position `start`: int32 `[tokens, 4]`."""
+    positions = torch.arange(start, start + tokens, dtype=torch.int32)
+    return torch.stack([positions, positions, torch.zeros_like(positions), torch.zeros_like(positions)], 1)
+
+
+def load_weights(decoder: Decoder, weights: Mapping[str, object]) -> None:
+    """Copy NumPy arrays into the decoder's parameters, by name; every one must be there."""
+    state = {name: torch.from_numpy(array) for name, array in weights.items()}
+    if "rotation" not in state:
+        state["rotation"] = torch.from_numpy(rotation_table(decoder.config))
+    decoder.load_state_dict(state, strict=True, assign=True)

@@ -1,0 +1,63 @@
+"""Linear layers and the embedding, dense or packed: one class for each way to store a weight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gemcore.models import ops
+from gemcore.packing import get_scheme, packed_shape
+
+DENSE = "f32"
+"""The scheme of weights that are not packed: plain float32, for the reference and for training."""
+
+
+def make_linear(scheme: str, shape: tuple[int, int], bias: bool = False) -> nn.Module:
+    """A linear layer for a weight `[out, in]` stored in `scheme` (a packing scheme, or `f32`)."""
+    if scheme == DENSE:
+        return DenseLinear(shape, bias)
+    return PackedLinear(scheme, shape, bias)
+
+
+class DenseLinear(nn.Module):
+    """`x @ weight.T + bias` in float32: `[tokens, in]` to `[tokens, out]`."""
+
+    def __init__(self, shape: tuple[int, int], bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(shape[0])) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` `[tokens, in]` float32 to `[tokens, out]` float32."""
+        return nn.functional.linear(x, self.weight, self.bias)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Rows of the weight: `tokens` int32 `[tokens]` to float32 `[tokens, in]`."""
+        return nn.functional.embedding(tokens, self.weight)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weight is packed in `scheme`; integer schemes round activations to int8."""
+
+    def __init__(self, scheme: str, shape: tuple[int, int], bias: bool = False) -> None:
+        super().__init__()
+        layout = get_scheme(scheme)
+        dtype = torch.uint8 if layout.grouped else torch.float16
+        self.scheme = layout.name
+        self.out_features, self.in_features = shape
+        self.packed = nn.Parameter(
+            torch.empty(packed_shape(layout, shape), dtype=dtype), requires_grad=False
+        )
+        self.bias = nn.Parameter(torch.empty(shape[0]), requires_grad=False) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` `[tokens, in]` float32 to `[tokens, out]` float32."""
+        if get_scheme(self.scheme).grouped:
+            y = ops.qlinear(*ops.quantize(x), self.packed, self.scheme, self.out_features)
+        else:
+            y = ops.linear_f16(x, self.packed, self.out_features)
+        return y if self.bias is None else y + self.bias
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Rows of the weight: `tokens` int32 `[tokens]` to float32 `[tokens, in]`."""
+        return ops.embedding(tokens, self.packed, self.scheme, self.in_features)

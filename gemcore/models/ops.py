@@ -1,0 +1,226 @@
+"""The hot operations of the decoder as torch custom ops in the namespace `gem`.
+
+What each op does here, in eager torch, is the definition: every compiled kernel must give the same
+bits. That is possible because the order of every float32 operation is part of the definition, with
+`fused multiply-add` (one rounding) where the kernels fuse. Integer products are exact in any order, so
+only the sums over groups, positions and channels need an order, and it is the ascending one. So the
+result depends neither on the machine, nor on its vector width, nor on how a text is cut into passes:
+prefill and token-by-token decoding agree to the bit.
+
+Shapes: `tokens` is the number of tokens in a pass. `placement` is int32 `[tokens, 4]`, for each token
+its RoPE position, the cache slot that it is written to, the end of the prefix that it sees
+(slots `[0, prefix_end)`), and the first slot of its own sequence (it also sees `[start, slot]`).
+A plain text has rows `(p, p, 0, 0)`.
+
+Cache of one layer: keys `[kv_heads, capacity / 16, head_dim, 16]` (16 positions lie side by side, so
+that one vector holds one channel of 16 keys), values `[kv_heads, capacity, head_dim]`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gemcore.models import reference
+from gemcore.models.ops_constants import KEY_BLOCK
+from gemcore.packing import GROUP, TILE, get_scheme, unpack, unpack_halves, unpack_weight
+
+@torch.library.custom_op("gem::rms_norm", mutates_args=())
+def rms_norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
+    """RMSNorm (arXiv 1910.07467) of `x` `[tokens, hidden]` float32 by `gain` `[hidden]`.
+
+    The mean square is summed in float64, so its order does not matter.
+    """
+    mean_square = x.double().square().sum(-1, keepdim=True) / x.shape[-1]
+    return x * (1 / (mean_square + epsilon).sqrt()).float() * gain
+
+
+@rms_norm.register_fake
+def _(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("gem::silu_mul", mutates_args=())
+def silu_mul(gate_up: Tensor) -> Tensor:
+    """SwiGLU's middle (arXiv 2002.05202): `silu(gate) * up` of `[tokens, 2 * inner]` float32.
+
+    Returns `[tokens, inner]`; the first half of the channels is the gate.
+    """
+    gate, up = gate_up.chunk(2, dim=-1)
+    return gate / (1 + reference.exp(-gate)) * up
+
+
+@silu_mul.register_fake
+def _(gate_up: Tensor) -> Tensor:
+    return gate_up.new_empty(gate_up.shape[0], gate_up.shape[1] // 2)
+
+
+@torch.library.custom_op("gem::quantize", mutates_args=())
+def quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Round activations `[tokens, channels]` float32 to int8 in groups of 32, each with its own scale.
+
+    Returns values int8 `[tokens, channels]`, scales float32 `[tokens, channels / 32]` (largest magnitude
+    / 127) and the sums of the values int32 `[tokens, channels / 32]`, which weights with an offset or a
+    minimum need.
+    """
+    groups = x.reshape(x.shape[0], -1, GROUP)
+    largest = groups.abs().amax(-1)
+    inverse = torch.where(largest > 0, 127 / largest, 0.0)
+    # float64 holds the product exactly, so this rounds once, half to even.
+    values = (groups.double() * inverse.double()[..., None]).round()
+    sums = values.sum(-1).int()
+    return values.to(torch.int8).reshape(x.shape), largest / 127, sums
+
+
+@quantize.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    tokens, groups = x.shape[0], x.shape[1] // GROUP
+    return (
+        torch.empty_like(x, dtype=torch.int8),
+        x.new_empty(tokens, groups),
+        x.new_empty(tokens, groups, dtype=torch.int32),
+    )
+
+
+@torch.library.custom_op("gem::qlinear", mutates_args=())
+def qlinear(
+    values: Tensor, scales: Tensor, sums: Tensor, packed: Tensor, scheme: str, out_features: int
+) -> Tensor:
+    """Product of quantized activations (from `quantize`) with a packed weight: float32 `[tokens, out]`.
+
+    For each group g, ascending: `acc = fma(dot_g, weight_scale_g * scale_g, acc)` with the exact integer
+    dot product of the codes less their offset; with a minimum also
+    `acc = fma(minimum_g, scale_g * sum_g, acc)`.
+    """
+    layout = get_scheme(scheme)
+    weight = unpack(packed.numpy(), layout, out_features)
+    codes = torch.from_numpy(weight.codes.astype(np.float32)) - layout.offset
+    weight_scales = torch.from_numpy(weight.scales.astype(np.float32))
+    out = values.new_zeros(values.shape[0], out_features, dtype=torch.float32)
+    for g in range(scales.shape[1]):
+        group = slice(g * GROUP, (g + 1) * GROUP)
+        # At most 32 * 127 * 127 < 2**24: exact in float32.
+        dot = values[:, group].float() @ codes[:, group].T
+        out = reference.fma(dot, weight_scales[None, :, g] * scales[:, g, None], out)
+        if weight.minima is not None:
+            minimum = torch.from_numpy(weight.minima[:, g].astype(np.float32))
+            out = reference.fma(minimum[None], (scales[:, g] * sums[:, g])[:, None], out)
+    return out
+
+
+@qlinear.register_fake
+def _(
+    values: Tensor, scales: Tensor, sums: Tensor, packed: Tensor, scheme: str, out_features: int
+) -> Tensor:
+    return scales.new_empty(values.shape[0], out_features)
+
+
+@torch.library.custom_op("gem::linear_f16", mutates_args=())
+def linear_f16(x: Tensor, packed: Tensor, out_features: int) -> Tensor:
+    """Product of `x` `[tokens, in]` float32 with an `f16` weight: float32 `[tokens, out]`.
+
+    Summed over inputs in ascending order by fused multiply-add.
+    """
+    weight = torch.from_numpy(unpack_halves(packed.numpy(), out_features))
+    out = x.new_zeros(x.shape[0], out_features)
+    for k in range(x.shape[1]):
+        out = reference.fma(x[:, k, None], weight[None, :, k], out)
+    return out
+
+
+@linear_f16.register_fake
+def _(x: Tensor, packed: Tensor, out_features: int) -> Tensor:
+    return x.new_empty(x.shape[0], out_features)
+
+
+@torch.library.custom_op("gem::embedding", mutates_args=())
+def embedding(tokens: Tensor, packed: Tensor, scheme: str, hidden: int) -> Tensor:
+    """Rows of a packed embedding: `tokens` int32 `[tokens]` to float32 `[tokens, hidden]`."""
+    tiles, inverse = torch.unique(tokens.long() // TILE, return_inverse=True)
+    rows = _unpack_rows(packed[tiles], scheme, len(tiles) * TILE)
+    return rows[inverse * TILE + tokens.long() % TILE]
+
+
+@embedding.register_fake
+def _(tokens: Tensor, packed: Tensor, scheme: str, hidden: int) -> Tensor:
+    return tokens.new_empty(tokens.shape[0], hidden, dtype=torch.float32)
+
+
+def _unpack_rows(packed: Tensor, scheme: str, rows: int) -> Tensor:
+    return torch.from_numpy(unpack_weight(packed.numpy(), get_scheme(scheme), rows))
+
+
+@torch.library.custom_op("gem::rope_append", mutates_args=("keys", "values"))
+def rope_append(
+    qkv: Tensor, rotation: Tensor, placement: Tensor, keys: Tensor, values: Tensor, heads: int
+) -> Tensor:
+    """Rotate queries and keys by position (RoPE, arXiv 2104.09864) and write the cache, in place.
+
+    Args:
+        qkv: float32 `[tokens, (heads + 2 * kv_heads) * head_dim]`.
+        rotation: float32 `[context, head_dim]`: cosines, then sines, of each position.
+        placement: int32 `[tokens, 4]`.
+        keys, values: the cache of this layer, written at each token's slot.
+        heads: number of query heads.
+
+    Returns:
+        Rotated queries, float32 `[tokens, heads, head_dim]`.
+    """
+    kv_heads, _, head_dim, _ = keys.shape
+    split = qkv.reshape(qkv.shape[0], heads + 2 * kv_heads, head_dim)
+    turned = reference.rotate(split[:, : heads + kv_heads], rotation[placement[:, 0].long()])
+    slots = placement[:, 1].long()
+    blocks, lanes = slots // KEY_BLOCK, slots % KEY_BLOCK
+    keys[:, blocks, :, lanes] = turned[:, heads:].to(keys.dtype)
+    values[:, slots] = split[:, heads + kv_heads :].transpose(0, 1).to(values.dtype)
+    return turned[:, :heads].contiguous()
+
+
+@rope_append.register_fake
+def _(
+    qkv: Tensor, rotation: Tensor, placement: Tensor, keys: Tensor, values: Tensor, heads: int
+) -> Tensor:
+    return qkv.new_empty(qkv.shape[0], heads, keys.shape[2])
+
+
+@torch.library.custom_op("gem::attention", mutates_args=())
+def attention(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) -> Tensor:
+    """Grouped-query attention (arXiv 2305.13245) over the cache: float32 `[tokens, heads * head_dim]`.
+
+    Scores are sums over channels, ascending; the output is the sum over visible slots, ascending, of
+    `exp(score - largest) * value`, times one over their float64 total.
+    """
+    return reference.attention(queries, keys, values, placement)
+
+
+@attention.register_fake
+def _(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) -> Tensor:
+    return queries.new_empty(queries.shape[0], queries.shape[1] * queries.shape[2])
+
+
+@torch.library.custom_op("gem::routed_lora", mutates_args=())
+def routed_lora(x: Tensor, y: Tensor, weights: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """Add routed low-rank experts (LoRA, arXiv 2106.09685) to a linear layer's output.
+
+    `y[t] + sum over experts e with weights[t, e] != 0 of weights[t, e] * (up[e] @ (down[e] @ x[t]))`
+
+    Args:
+        x: input of the layer, float32 `[tokens, in]`.
+        y: output of the layer, float32 `[tokens, out]`.
+        weights: float32 `[tokens, experts]`; a zero costs nothing.
+        down: float32 `[experts, in, rank]`.
+        up: float32 `[experts, rank, out]`.
+    """
+    out = y.clone()
+    for e in range(weights.shape[1]):
+        active = weights[:, e] != 0
+        if active.any():
+            inner = reference.ordered_matmul(x[active], down[e]) * weights[active, e, None]
+            out[active] = reference.ordered_matmul(inner, up[e], out[active])
+    return out
+
+
+@routed_lora.register_fake
+def _(x: Tensor, y: Tensor, weights: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    return torch.empty_like(y)

@@ -1,0 +1,241 @@
+"""How quantized weights lie in memory: the schemes, and packing to and from float32, in NumPy.
+
+Every scheme stores a linear weight `[out, in]` in tiles of 16 rows, so that one vector register
+holds one number of each row, whatever the machine. Quantized schemes also cut the rows into groups of
+32 values that share a scale; one tile of one group is a *block* of `block_bytes` consecutive bytes:
+
+`q4a-g32`  value = code * scale + minimum, codes 0..15      256 B codes, 16 scales, 16 minima (float16)
+`q4s-g32`  value = (code - 8) * scale, codes 0..15          256 B codes, 16 scales (float16)
+`q8-g32`   value = (code - 128) * scale, codes 1..255       512 B codes, 16 scales (float16)
+`f16`      value itself, [tiles, in, 16] float16
+
+Four-bit codes: for each 8 values of a group, 64 bytes hold 16 rows x 4 values in the low nibbles and
+the next 4 values in the high ones. Eight-bit codes: for each 4 values, 64 bytes of 16 rows x 4 values.
+Either way 64 bytes are one operand of a four-way integer dot product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from gemcore.errors import UsageError, unknown_name
+
+TILE = 16
+"""Rows that lie side by side in a block."""
+
+GROUP = 32
+"""Consecutive values of a row that share a scale."""
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.uint8]
+Halves = npt.NDArray[np.float16]
+
+
+@attrs.frozen(kw_only=True)
+class Scheme:
+    """One way to store a linear weight.
+
+    Attributes:
+        name: what users type.
+        bits: bits of one code.
+        offset: subtracted from a code before scaling; 0 where the group has a minimum instead.
+        has_minimum: groups store a minimum beside the scale.
+        grouped: False for `f16`, which has neither codes nor groups.
+    """
+
+    name: str
+    bits: int
+    offset: int = 0
+    has_minimum: bool = False
+    grouped: bool = True
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of the codes in one block of 16 rows x 32 values."""
+        return TILE * GROUP * self.bits // 8
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block: codes, then scales, then minima."""
+        return self.code_bytes + 2 * TILE * (2 if self.has_minimum else 1)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits a weight, scales and minima included."""
+        return 8 * self.block_bytes / (TILE * GROUP) if self.grouped else float(self.bits)
+
+
+SCHEMES: dict[str, Scheme] = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme(name="q4a-g32", bits=4, has_minimum=True),
+        Scheme(name="q4s-g32", bits=4, offset=8),
+        Scheme(name="q8-g32", bits=8, offset=128),
+        Scheme(name="f16", bits=16, grouped=False),
+    )
+}
+
+
+def get_scheme(name: str) -> Scheme:
+    """The scheme called `name`; UsageError with the list when there is none."""
+    if name not in SCHEMES:
+        raise unknown_name("scheme", name, SCHEMES)
+    return SCHEMES[name]
+
+
+def fits(scheme: Scheme, shape: tuple[int, ...]) -> str | None:
+    """Why a weight `[out, in]` cannot be stored in `scheme`, or None where it can."""
+    if scheme.grouped and shape[-1] % GROUP:
+        return f"its {shape[-1]} inputs are not a multiple of the group size {GROUP}"
+    return None
+
+
+def packed_shape(scheme: Scheme, shape: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of the packed array of a weight `[out, in]`: uint8, or float16 for `f16`."""
+    tiles = -(-shape[0] // TILE)
+    if scheme.grouped:
+        return (tiles, shape[1] // GROUP, scheme.block_bytes)
+    return (tiles, shape[1], TILE)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Quantized:
+    """A weight in codes, before packing.
+
+    Attributes:
+        codes: uint8 `[out, in]`.
+        scales: float16 `[out, in / 32]`.
+        minima: float16 `[out, in / 32]`, or None for symmetric schemes.
+    """
+
+    codes: Codes
+    scales: Halves
+    minima: Halves | None = None
+
+
+def quantize(weight: Floats, scheme: Scheme) -> Quantized:
+    """Round `weight` `[out, in]` to the nearest codes (round-to-nearest, scale from the extremes)."""
+    _check_finite(weight)
+    rows, columns = weight.shape
+    groups = weight.reshape(rows, columns // GROUP, GROUP)
+    top = 2**scheme.bits - 1
+    if scheme.has_minimum:
+        low = groups.min(axis=2)
+        scales = ((groups.max(axis=2) - low) / np.float32(top)).astype(np.float16)
+        minima = low.astype(np.float16)
+        codes = _round_to_codes(groups - minima.astype(np.float32)[..., None], scales, 0, 0, top)
+        return Quantized(codes=codes, scales=scales, minima=minima)
+    # The code of largest magnitude is the end of the longer side of the grid for 4 bits (as ggml does)
+    # and symmetric for 8, where the lost code is worth nothing.
+    if scheme.bits == 4:
+        extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[..., 0]
+        scales = (extreme / np.float32(-scheme.offset)).astype(np.float16)
+        codes = _round_to_codes(groups, scales, scheme.offset, 0, top)
+    else:
+        scales = (np.abs(groups).max(axis=2) / np.float32(127)).astype(np.float16)
+        codes = _round_to_codes(groups, scales, scheme.offset, 1, top)
+    return Quantized(codes=codes, scales=scales)
+
+
+def dequantize(quantized: Quantized, scheme: Scheme) -> Floats:
+    """The float32 values `[out, in]` that the codes stand for."""
+    rows, columns = quantized.codes.shape
+    codes = quantized.codes.reshape(rows, columns // GROUP, GROUP).astype(np.float32)
+    values = (codes - np.float32(scheme.offset)) * quantized.scales.astype(np.float32)[..., None]
+    if quantized.minima is not None:
+        values += quantized.minima.astype(np.float32)[..., None]
+    return values.reshape(rows, columns)
+
+
+def pack(quantized: Quantized, scheme: Scheme) -> Codes:
+    """Lay codes, scales and minima out in blocks: uint8 `packed_shape`; rows are padded with zeros."""
+    codes = _pad_rows(quantized.codes, fill=scheme.offset)
+    tiles, groups = codes.shape[0] // TILE, codes.shape[1] // GROUP
+    packed = np.empty((tiles, groups, scheme.block_bytes), np.uint8)
+    if scheme.bits == 4:
+        # [tile, row, group, eighth, half, 4] -> low and high nibbles of [tile, group, eighth, row, 4]
+        split = codes.reshape(tiles, TILE, groups, GROUP // 8, 2, 4)
+        both = split[:, :, :, :, 0] | (split[:, :, :, :, 1] << 4)
+        packed[:, :, : scheme.code_bytes] = both.transpose(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
+    else:
+        split = codes.reshape(tiles, TILE, groups, GROUP // 4, 4)
+        packed[:, :, : scheme.code_bytes] = split.transpose(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
+    start = scheme.code_bytes
+    for halves in (quantized.scales, quantized.minima):
+        if halves is not None:
+            tiled = _pad_rows(halves).reshape(tiles, TILE, groups).transpose(0, 2, 1)
+            packed[:, :, start : start + 2 * TILE] = np.ascontiguousarray(tiled).view(np.uint8)
+            start += 2 * TILE
+    return packed
+
+
+def unpack(packed: Codes, scheme: Scheme, rows: int) -> Quantized:
+    """Undo `pack`; `rows` is the number of rows before padding."""
+    tiles, groups, _ = packed.shape
+    stored = packed[:, :, : scheme.code_bytes]
+    if scheme.bits == 4:
+        both = stored.reshape(tiles, groups, GROUP // 8, TILE, 4)
+        split = np.stack([both & 15, both >> 4], axis=4)  # [tile, group, eighth, row, half, 4]
+        split = split.reshape(tiles, groups, GROUP // 8, TILE, 8)
+    else:
+        split = stored.reshape(tiles, groups, GROUP // 4, TILE, 4)
+    codes = split.transpose(0, 3, 1, 2, 4).reshape(tiles * TILE, groups * GROUP)[:rows]
+    halves = []
+    for start in range(scheme.code_bytes, scheme.block_bytes, 2 * TILE):
+        tiled = np.ascontiguousarray(packed[:, :, start : start + 2 * TILE]).view(np.float16)
+        halves.append(tiled.transpose(0, 2, 1).reshape(tiles * TILE, groups)[:rows])
+    return Quantized(codes=codes, scales=halves[0], minima=halves[1] if scheme.has_minimum else None)
+
+
+def pack_halves(weight: npt.NDArray[Any]) -> Halves:
+    """Lay a float weight `[out, in]` out as `f16`: float16 `[tiles, in, 16]`."""
+    padded = _pad_rows(weight)
+    largest = float(np.max(np.abs(padded), initial=0.0))
+    if largest > float(np.finfo(np.float16).max):
+        raise UsageError(
+            f"scheme f16 holds values up to 65504, but the weight reaches {largest:g}: "
+            "choose q8-g32, whose scales adapt"
+        )
+    tiles = padded.reshape(-1, TILE, padded.shape[1]).transpose(0, 2, 1)
+    return np.ascontiguousarray(tiles, dtype=np.float16)
+
+
+def unpack_halves(packed: Halves, rows: int) -> Floats:
+    """Undo `pack_halves`: float32 `[out, in]`."""
+    return packed.transpose(0, 2, 1).reshape(-1, packed.shape[1])[:rows].astype(np.float32)
+
+
+def pack_weight(weight: Floats, scheme: Scheme) -> npt.NDArray[Any]:
+    """Quantize (round to nearest) and pack a float32 weight `[out, in]`."""
+    if not scheme.grouped:
+        _check_finite(weight)
+        return pack_halves(weight)
+    return pack(quantize(weight, scheme), scheme)
+
+
+def unpack_weight(packed: npt.NDArray[Any], scheme: Scheme, rows: int) -> Floats:
+    """The float32 values `[out, in]` of a packed weight."""
+    if not scheme.grouped:
+        return unpack_halves(packed, rows)
+    return dequantize(unpack(packed, scheme, rows), scheme)
+
+
+def _round_to_codes(groups: Floats, scales: Halves, offset: int, lowest: int, top: int) -> Codes:
+    scale = scales.astype(np.float32)[..., None]
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+    codes = np.rint(groups * inverse) + offset
+    return np.clip(codes, lowest, top).astype(np.uint8).reshape(groups.shape[0], -1)
+
+
+def _pad_rows(rows: npt.NDArray[Any], fill: int = 0) -> npt.NDArray[Any]:
+    missing = -rows.shape[0] % TILE
+    return np.pad(rows, ((0, missing), (0, 0)), constant_values=fill) if missing else rows
+
+
+def _check_finite(weight: Floats) -> None:
+    if not np.isfinite(weight).all():
+        raise UsageError("the weight holds NaN or infinite values: it cannot be quantized")

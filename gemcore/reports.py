@@ -1,0 +1,157 @@
+"""What GEM says of its own work: plans, what was quantized, where operations ran, what was measured."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class PlanEntry:
+    """The scheme of one weight.
+
+    Attributes:
+        unit: name of the weight in the decoder (`gemcore.models.layout.WeightUnit.name`).
+        scheme: name of its packing scheme.
+        reason: why this scheme, in a few words.
+        bytes: packed size.
+        expected_error: the quantizer's own estimate, in its own unit; None where it has none.
+    """
+
+    unit: str
+    scheme: str
+    reason: str
+    bytes: int
+    expected_error: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """A scheme for every weight of a model.
+
+    Attributes:
+        quantizer: the quantizer, with its options, as the user could type it.
+        entries: one for each weight unit.
+        skipped: weights that did not get the scheme that was asked for, and why.
+    """
+
+    quantizer: str
+    entries: tuple[PlanEntry, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def schemes(self) -> dict[str, str]:
+        """Unit name to scheme name."""
+        return {entry.unit: entry.scheme for entry in self.entries}
+
+
+@attrs.frozen(kw_only=True)
+class QuantizationReport:
+    """What a quantizer did.
+
+    Attributes:
+        quantized: number of weights stored in integer codes.
+        lossless: how many of them were repacked from the file's own codes without any rounding.
+        skipped: weights that did not get the scheme that was asked for, and why.
+        bytes_before, bytes_after: size of the linear weights in the file and packed.
+    """
+
+    quantized: int
+    lossless: int
+    skipped: tuple[tuple[str, str], ...]
+    bytes_before: int
+    bytes_after: int
+
+
+@attrs.frozen(kw_only=True)
+class MetricResult:
+    """A measured number.
+
+    Attributes:
+        value: the number.
+        low, high: confidence interval; None where there is none.
+        higher_is_better: direction.
+        version: version of the definition: numbers of different versions must not be compared.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    higher_is_better: bool = True
+    version: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class Sourced:
+    """A figure and where it comes from."""
+
+    value: float
+    source: str
+
+
+@attrs.frozen(kw_only=True)
+class DeviceProfile:
+    """What a device is, each figure with its source; None where no source is known.
+
+    Attributes:
+        cores: processor cores that GEM uses.
+        memory_bytes: main memory.
+        bandwidth: bytes a second from main memory.
+        int8_rate: peak int8 multiply-accumulates a second.
+        fp16_rate: peak float16 multiply-accumulates a second.
+    """
+
+    name: str
+    cores: int
+    memory_bytes: Sourced | None = None
+    bandwidth: Sourced | None = None
+    int8_rate: Sourced | None = None
+    fp16_rate: Sourced | None = None
+
+
+@attrs.frozen(kw_only=True)
+class DelegatedOperation:
+    """One kind of operation and where it runs.
+
+    Attributes:
+        operation: name of the op, for example `qlinear`.
+        unit: where it runs, for example `avx512-vnni`, `hvx`, `cpu`.
+        count: calls in one pass.
+        multiply_accumulates: of one token, over all calls.
+        reason: why it is not on the target's own unit; empty where it is.
+    """
+
+    operation: str
+    unit: str
+    count: int
+    multiply_accumulates: int
+    reason: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class DelegationReport:
+    """Which unit of the target runs what, and how its numbers were obtained.
+
+    Attributes:
+        target: name of the target.
+        unit: the unit that the user asked for.
+        execution: `native`, `emulated` or `predicted`: a number from emulation or from a cost model is
+            never a speed of the device.
+        operations: one entry for each kind of operation and unit.
+    """
+
+    target: str
+    unit: str
+    execution: Literal["native", "emulated", "predicted"]
+    operations: tuple[DelegatedOperation, ...]
+
+    def share(self, unit: str | None = None) -> float:
+        """Share of the multiply-accumulates that run on `unit` (by default the one asked for)."""
+        total = sum(operation.multiply_accumulates for operation in self.operations)
+        chosen = unit or self.unit
+        done = sum(o.multiply_accumulates for o in self.operations if o.unit == chosen)
+        return done / total if total else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return attrs.asdict(self)
