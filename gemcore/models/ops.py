@@ -66,7 +66,8 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     groups = x.reshape(x.shape[0], -1, GROUP)
     largest = groups.abs().amax(-1)
-    inverse = torch.where(largest > 0, 127 / largest, 0.0)
+    # Not `127 / largest`, which torch turns into a product with the reciprocal.
+    inverse = torch.where(largest > 0, torch.full_like(largest, 127) / largest, 0.0)
     # float64 holds the product exactly, so this rounds once, half to even.
     values = (groups.double() * inverse.double()[..., None]).round()
     sums = values.sum(-1).int()

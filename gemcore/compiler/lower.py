@@ -1,0 +1,249 @@
+"""From the traced decoder to Relax: each `gem::` operation becomes a call of its kernel.
+
+Neighbours are joined on the way, which changes no bit: a norm or SwiGLU into the rounding that follows
+it, a product into the residual addition that follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+import tvm
+from torch import fx
+from tvm import relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from gemcore.compiler.export import ExportedDecoder
+from gemcore.compiler.instructions import InstructionSet
+from gemcore.compiler.kernels import activations, attention, embedding, experts, linear
+from gemcore.errors import GemError
+from gemcore.models.config import ModelConfig
+from gemcore.packing import GROUP, get_scheme
+
+Converter = Callable[[fx.Node, Any], Any]
+
+FORWARD = "forward"
+"""Name of the one function of a compiled model."""
+
+
+def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -> tvm.IRModule:
+    """Relax module with one function `forward(tokens, placement, rows[, prior], (caches, weights))`.
+
+    Raises GemError when the router uses a torch operation that TVM's importer does not know.
+    """
+    lowering = _Lowering(config=config, isa=isa)
+    # Not through from_exported_program: it decomposes, then copies parameters; ours are inputs.
+    program = exported.program.run_decompositions()
+    try:
+        module = ExportedProgramImporter().from_exported_program(
+            program,
+            keep_params_as_input=False,
+            unwrap_unit_return_tuple=True,
+            no_bind_return_tuple=False,
+            custom_convert_map=lowering.converters(),
+        )
+    except (KeyError, ValueError, AssertionError) as error:
+        raise GemError(f"TVM cannot import this model: {error}") from error
+    main = module["main"].with_attr("num_input", exported.call_inputs)
+    module.update_func(module.get_global_var("main"), main)
+    module = relax.transform.BundleModelParams()(module)
+    return _renamed(module)
+
+
+def _renamed(module: tvm.IRModule) -> tvm.IRModule:
+    function = module["main"].with_attr("global_symbol", FORWARD)
+    del module["main"]
+    module[FORWARD] = function
+    return module
+
+
+@attrs.define
+class _Lowering:
+    """Converters of one model; kernels of equal shape are made once."""
+
+    config: ModelConfig
+    isa: InstructionSet
+    _kernels: dict[tuple[Any, ...], Any] = attrs.Factory(dict)
+
+    def converters(self) -> dict[str, Converter]:
+        """Torch operation name to converter, as TVM's importer wants it."""
+        ours = {
+            "rms_norm": self._rms_norm,
+            "silu_mul": self._silu_mul,
+            "quantize": self._quantize,
+            "qlinear": self._qlinear,
+            "linear_f16": self._linear_f16,
+            "embedding": self._embedding,
+            "attention": self._attention,
+            "routed_lora": self._routed_lora,
+        }
+        table = {f"{name}.default": _only_ours(f"{name}.default", c) for name, c in ours.items()}
+        table["auto_functionalized_v2"] = self._rope_append
+        table["add.Tensor"] = self._add
+        return table
+
+    def _call(
+        self, importer: Any, make: Callable[..., Any], key: tuple[Any, ...], arguments: list[Any], out: Any
+    ) -> Any:
+        builder = importer.block_builder
+        return builder.emit(relax.call_tir(self._kernel(importer, make, key), arguments, out))
+
+    def _kernel(self, importer: Any, make: Callable[..., Any], key: tuple[Any, ...]) -> Any:
+        name = make.__name__
+        residual = dict(residual=True) if key and key[-1] == "residual" else {}
+        positional = key[:-1] if residual else key
+        if (name, *key) not in self._kernels:
+            kernel = make(self.isa, *positional, **residual).without_attr("global_symbol")
+            label = "_".join([name, *(str(part) for part in key if isinstance(part, int))])
+            self._kernels[name, *key] = importer.block_builder.add_func(kernel, label)
+        return self._kernels[name, *key]
+
+    def _rms_norm(self, node: fx.Node, importer: Any) -> Any:
+        if _joins_quantize(node):
+            return None
+        x, gain, epsilon = importer.retrieve_args(node)
+        columns = _columns(x)
+        key = (columns, epsilon)
+        return self._call(importer, activations.rms_norm, key, [x, gain], _like(x, columns))
+
+    def _silu_mul(self, node: fx.Node, importer: Any) -> Any:
+        if _joins_quantize(node):
+            return None
+        (x,) = importer.retrieve_args(node)
+        columns = _columns(x) // 2
+        return self._call(importer, activations.silu_mul, (columns,), [x], _like(x, columns))
+
+    def _quantize(self, node: fx.Node, importer: Any) -> Any:
+        source = node.args[0]
+        if _is(source, "rms_norm") and _joins_quantize(source):
+            x, gain, epsilon = importer.retrieve_args(source)
+            columns = _columns(x)
+            make, key, arguments = activations.rms_norm_quantize, (columns, epsilon), [x, gain]
+        elif _is(source, "silu_mul") and _joins_quantize(source):
+            (x,) = importer.retrieve_args(source)
+            columns = _columns(x) // 2
+            make, key, arguments = activations.silu_mul_quantize, (columns,), [x]
+        else:
+            (x,) = importer.retrieve_args(node)
+            columns = _columns(x)
+            make, key, arguments = activations.quantize, (columns,), [x]
+        out = [
+            _like(x, columns, "int8"),
+            _like(x, columns // GROUP),
+            _like(x, columns // GROUP, "int32"),
+        ]
+        return self._call(importer, make, key, arguments, out)
+
+    def _qlinear(self, node: fx.Node, importer: Any) -> Any:
+        if _residual_addition(node) is not None:
+            return None
+        return self._product(node, importer, [])
+
+    def _product(self, node: fx.Node, importer: Any, residual: list[Any]) -> Any:
+        values, scales, sums, packed, scheme, outputs = importer.retrieve_args(node)
+        key = (get_scheme(scheme), _columns(values), outputs, *(["residual"] if residual else []))
+        arguments = [values, scales, sums, packed, *residual]
+        return self._call(importer, linear.qlinear, key, arguments, _like(scales, outputs))
+
+    def _add(self, node: fx.Node, importer: Any) -> Any:
+        for own, other in (node.args, reversed(node.args)):
+            if _is(own, "qlinear") and _residual_addition(own) is node:
+                return self._product(own, importer, [importer.env[other]])
+        return _builtin(importer, "add.Tensor")(node)
+
+    def _linear_f16(self, node: fx.Node, importer: Any) -> Any:
+        x, packed, outputs = importer.retrieve_args(node)
+        key = (_columns(x), outputs)
+        return self._call(importer, linear.linear_f16, key, [x, packed], _like(x, outputs))
+
+    def _embedding(self, node: fx.Node, importer: Any) -> Any:
+        ids, packed, scheme, hidden = importer.retrieve_args(node)
+        key = (get_scheme(scheme), self.config.vocabulary_size, hidden)
+        out = relax.TensorType((ids.ty.shape[0], hidden), "float32")
+        return self._call(importer, embedding.embedding, key, [ids, packed], out)
+
+    def _rope_append(self, node: fx.Node, importer: Any) -> Any:
+        """`rope_append` as torch writes it once mutation is made explicit: (queries, keys, values)."""
+        given = node.kwargs
+        keys, values = (importer.env[base] for base in given["_all_bases"])
+        qkv, rotation, placement = (
+            importer.env[given[name]] for name in ("qkv", "rotation", "placement")
+        )
+        heads, width = self.config.heads, self.config.head_dim
+        queries = relax.TensorType((qkv.ty.shape[0], heads, width), "float32")
+        kernel = self._kernel(importer, attention.rope_append, (self.config,))
+        call = relax.op.call_tir_inplace(
+            kernel,
+            [qkv, rotation, placement, keys, values],
+            [3, 4, -1],
+            [keys.ty, values.ty, queries],
+        )
+        result = importer.block_builder.emit(call)
+        got = [importer.block_builder.emit(relax.TupleGetItem(result, i)) for i in range(3)]
+        return [got[2], got[0], got[1]]
+
+    def _attention(self, node: fx.Node, importer: Any) -> Any:
+        queries, keys, values, placement = importer.retrieve_args(node)
+        out = _like(queries, self.config.heads * self.config.head_dim)
+        arguments = [queries, keys, values, placement]
+        return self._call(importer, attention.attention, (self.config,), arguments, out)
+
+    def _routed_lora(self, node: fx.Node, importer: Any) -> Any:
+        arguments = importer.retrieve_args(node)
+        count, inputs, rank = (int(size) for size in arguments[3].ty.shape)
+        outputs = _columns(arguments[1])
+        key = (count, inputs, rank, outputs)
+        # Argument order of the kernel is that of the operation.
+        return self._call(importer, experts.routed_lora, key, arguments, _like(arguments[0], outputs))
+
+
+def _is(node: Any, name: str) -> bool:
+    return isinstance(node, fx.Node) and node.target is getattr(torch.ops.gem, name).default
+
+
+def _joins_quantize(node: fx.Node) -> bool:
+    """Whether the only use of `node` is one `gem::quantize`."""
+    return len(node.users) == 1 and _is(next(iter(node.users)), "quantize")
+
+
+def _residual_addition(product: fx.Node) -> fx.Node | None:
+    """The addition that is the only use of a product, where both sides have the same shape."""
+    if len(product.users) != 1:
+        return None
+    addition = next(iter(product.users))
+    if addition.target is not torch.ops.aten.add.Tensor or addition.kwargs:
+        return None
+    first, second = addition.args
+    if not (isinstance(first, fx.Node) and isinstance(second, fx.Node)) or first is second:
+        return None
+    # Where both sides are products, the second is the one that is joined.
+    chosen = second if _is(second, "qlinear") and len(second.users) == 1 else first
+    same = first.meta["val"].shape == second.meta["val"].shape
+    return addition if same and chosen is product else None
+
+
+def _only_ours(name: str, converter: Converter) -> Converter:
+    """Torch has operations of the same short name: leave those to TVM."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        if getattr(node.target, "namespace", "") == "gem":
+            return converter(node, importer)
+        return _builtin(importer, name)(node)
+
+    return convert
+
+
+def _builtin(importer: Any, name: str) -> Callable[[fx.Node], Any]:
+    handler: Callable[[fx.Node], Any] = importer.create_convert_map()[name]
+    return handler
+
+
+def _columns(x: Any) -> int:
+    return int(x.ty.shape[-1])
+
+
+def _like(x: Any, columns: int, dtype: str = "float32") -> Any:
+    return relax.TensorType((x.ty.shape[0], columns), dtype)
