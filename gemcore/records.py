@@ -1,15 +1,20 @@
 """The frozen records that hooks yield: what a plugin offers, said without importing it.
 
 A record holds a name, a summary, options, capabilities and a lazy loader `"module:attribute"`. Making
-one imports neither torch nor tvm; `PluginHost.load` follows the loader when the plugin is selected.
+one imports neither torch nor tvm; `PluginHost.create` follows the loader when the plugin is selected.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import attrs
+
+from gemcore._deprecated import Deprecation
 
 HOOK_API_VERSION = 1
 """The version of the hook specifications; a plugin that declares a newer one is not loaded."""
@@ -18,6 +23,18 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 _LOADER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 
 OptionType = type[bool] | type[int] | type[float] | type[str]
+
+TYPE_NAMES: Mapping[type, str] = MappingProxyType(
+    {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a table",
+    }
+)
+"""What types are called in messages."""
 
 
 def _check_name(instance: Any, attribute: Any, value: str) -> None:
@@ -32,6 +49,18 @@ def _check_loader(instance: Any, attribute: Any, value: str) -> None:
         raise ValueError(f"loader {value!r} must have the form 'package.module:attribute'")
 
 
+def _check_summary(instance: Any, attribute: Any, value: str) -> None:
+    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1:
+        raise ValueError(f"summary {value!r} must be one line of text")
+
+
+def _check_options(instance: Any, attribute: Any, value: tuple[Option, ...]) -> None:
+    names = [option.name for option in value]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"option '{name}' is declared {names.count(name)} times")
+
+
 @attrs.frozen(kw_only=True)
 class Option:
     """One option of a plugin, as typed in `--router scar:max_experts=2` or in a TOML table.
@@ -39,10 +68,13 @@ class Option:
     Attributes:
         name: a Python identifier.
         type: bool, int, float or str.
-        default: used when the option is not given; None means that it may be left out.
+        default: the value when the option is not given; None where there is none, and then the
+            loader is called with None.
         help: one line for `gem plugins show`.
         minimum, maximum: inclusive bounds of a number.
         choices: the only values allowed.
+        allow_non_finite: a float may be infinite or not a number.
+        above_minimum: the minimum itself is not allowed.
     """
 
     name: str
@@ -51,7 +83,43 @@ class Option:
     help: str = ""
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple[Any, ...] | None = None
+    choices: tuple[Any, ...] | None = attrs.field(
+        default=None, converter=lambda choices: None if choices is None else tuple(choices)
+    )
+    allow_non_finite: bool = False
+    above_minimum: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier() or self.name == "name":
+            raise ValueError(f"option name {self.name!r} must be a Python identifier, not 'name'")
+        if self.type not in (bool, int, float, str):
+            raise ValueError(f"option '{self.name}' has type {self.type!r}: bool, int, float or str")
+        given = [] if self.default is None else [self.default]
+        for value in [*given, *(self.choices or ())]:
+            if problem := self.objection(value):
+                raise ValueError(f"option '{self.name}' declares {value!r}, which {problem}")
+
+    def objection(self, value: Any) -> str | None:
+        """Why `value` is not allowed, as the end of a sentence; None where it is."""
+        exact = float if self.type is float and type(value) is int else type(value)
+        if exact is not self.type:
+            return f"is {TYPE_NAMES.get(type(value), type(value).__name__)}, not {self.type_name}"
+        if self.type is float and not math.isfinite(value) and not self.allow_non_finite:
+            return "is not a finite number"
+        if self.minimum is not None and value < self.minimum:
+            return f"is below the minimum {self.minimum}"
+        if self.above_minimum and value == self.minimum:
+            return f"is not above {self.minimum}"
+        if self.maximum is not None and value > self.maximum:
+            return f"is above the maximum {self.maximum}"
+        if self.choices is not None and value not in self.choices:
+            return f"is none of {', '.join(map(str, self.choices))}"
+        return None
+
+    @property
+    def type_name(self) -> str:
+        """The type in plain words, with its article."""
+        return TYPE_NAMES[self.type]
 
 
 @attrs.frozen(kw_only=True)
@@ -65,16 +133,22 @@ class PluginRecord:
         reference_url: the paper or page that the method comes from.
         options: the options that the loader takes.
         capabilities: what it can do, as plain words that other parts may ask for.
+        deprecated: set when the record is to go; whoever selects it is warned.
     """
 
     kind: ClassVar[str] = "plugin"
 
     name: str = attrs.field(validator=_check_name)
-    summary: str
+    summary: str = attrs.field(validator=_check_summary)
     loader: str = attrs.field(validator=_check_loader)
     reference_url: str | None = None
-    options: tuple[Option, ...] = ()
+    options: tuple[Option, ...] = attrs.field(
+        default=(),
+        converter=tuple,
+        validator=[attrs.validators.deep_iterable(attrs.validators.instance_of(Option)), _check_options],
+    )
     capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    deprecated: Deprecation | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gemcore.models import float_ops, ops
 from gemcore.models.config import ModelConfig
-from gemcore.models.layout import EMBEDDING, HEAD, cache_shapes, rotation_table, weight_units
+from gemcore.models.cache_layout import cache_shapes
+from gemcore.models.layout import EMBEDDING, HEAD, rotation_table, weight_units
 from gemcore.models.linear import DENSE, make_linear
 
 LayerCache = tuple[Tensor, Tensor]

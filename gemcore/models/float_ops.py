@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gemcore.models.ops_constants import KEY_BLOCK
+from gemcore.models.cache_layout import KEY_BLOCK
 
 
 def rms_norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint make up each weight of the decoder, and the shapes of the cache.
+"""Which tensors of a checkpoint make up each weight of the decoder.
 
 Projections that read the same input are one weight, so that their input is read and rounded once:
 `qkv` stacks the rows of q, k and v; `gate_up` those of gate and up.
@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gemcore.models.config import ModelConfig, expected_shapes
-from gemcore.models.ops_constants import KEY_BLOCK
 
 EMBEDDING = "embedding"
 HEAD = "head"
@@ -86,9 +85,3 @@ def rotation_table(config: ModelConfig) -> npt.NDArray[np.float32]:
     frequencies = np.float32(1) / np.power(np.float32(config.rope_theta), half)
     angles = np.outer(np.arange(config.context_length, dtype=np.float32), frequencies)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-
-
-def cache_shapes(config: ModelConfig, capacity: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of one layer's keys and values for `capacity` positions (a multiple of 16)."""
-    keys = (config.kv_heads, capacity // KEY_BLOCK, config.head_dim, KEY_BLOCK)
-    return keys, (config.kv_heads, capacity, config.head_dim)

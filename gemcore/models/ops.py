@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gemcore.models import reference
-from gemcore.models.ops_constants import KEY_BLOCK
+from gemcore.models.cache_layout import KEY_BLOCK
 from gemcore.packing import GROUP, TILE, get_scheme, unpack, unpack_halves, unpack_weight
 
 @torch.library.custom_op("gem::rms_norm", mutates_args=())

@@ -22,7 +22,7 @@ from gemcore.compiler.kernels.vector import (
     store,
 )
 from gemcore.models.config import ModelConfig
-from gemcore.models.ops_constants import KEY_BLOCK, PLACEMENT_FIELDS
+from gemcore.models.cache_layout import KEY_BLOCK, PLACEMENT_FIELDS
 
 POSITION, SLOT, PREFIX_END, START = range(PLACEMENT_FIELDS)
 LOWEST = -3.4028234663852886e38

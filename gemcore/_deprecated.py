@@ -1,0 +1,38 @@
+"""How GEM says that something will go: since when, until when, and what to use instead."""
+
+from __future__ import annotations
+
+import datetime
+
+import attrs
+
+
+class GemDeprecationWarning(FutureWarning):
+    """Something in use will be removed; a FutureWarning, so that Python shows it by default."""
+
+
+@attrs.frozen(kw_only=True)
+class Deprecation:
+    """When something was deprecated, when it goes, and what replaces it.
+
+    Attributes:
+        since: the version of GEM or of the plugin that deprecated it.
+        removal: the day from which it may be gone.
+        instead: what to use, as a phrase.
+    """
+
+    since: str
+    removal: datetime.date
+    instead: str
+
+    def warning(self, what: str) -> GemDeprecationWarning:
+        """The warning for `what`; pluggy's `warn_on_impl` takes it, and so does `warnings.warn`.
+
+        >>> gone = Deprecation(since="0.2", removal=datetime.date(2027, 3, 1), instead="gem_routers")
+        >>> print(gone.warning("hook gem_gates"))
+        hook gem_gates is deprecated since 0.2 and goes on 2027-03-01: use gem_routers
+        """
+        return GemDeprecationWarning(
+            f"{what} is deprecated since {self.since} and goes on {self.removal.isoformat()}: "
+            f"use {self.instead}"
+        )

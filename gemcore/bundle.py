@@ -1,0 +1,225 @@
+"""A compiled model in a folder: code, weights, tokenizer, and a manifest that vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import attrs
+
+from gemcore.errors import BundleError, FormatError, GemError, UsageError
+from gemcore.models.checkpoint import TextData
+from gemcore.models.config import ModelConfig
+
+FORMAT_VERSION = 1
+"""Version of the bundle format; a bundle of another one is refused."""
+
+MANIFEST, WEIGHTS, TOKENIZER, TEMPLATE = (
+    "manifest.json",
+    "weights.safetensors",
+    "tokenizer.json",
+    "chat_template.jinja",
+)
+_MANIFEST_LIMIT = 16 * 2**20
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        model: name, identity (SHA-256 of the source) and licence of the model.
+        config: shape of the model.
+        router, quantizer, target: what it was built with, as the user could type it.
+        target_details: what the target needs to run it, and what it was compiled for.
+        plan: scheme of every weight unit.
+        quantization: the `QuantizationReport`, as JSON.
+        delegation: the `DelegationReport`, as JSON.
+        weights: names of the weights in the order of the code's inputs.
+        text: special tokens and stop tokens.
+        versions: versions of GEM and TVM that made it.
+        files: for each file its SHA-256 and size in bytes.
+    """
+
+    model: Mapping[str, Any]
+    config: ModelConfig
+    router: str
+    quantizer: str
+    target: str
+    target_details: Mapping[str, Any]
+    plan: Mapping[str, str]
+    quantization: Mapping[str, Any]
+    delegation: Mapping[str, Any]
+    weights: tuple[str, ...]
+    text: Mapping[str, Any]
+    versions: Mapping[str, str]
+    files: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        values = {"format_version": FORMAT_VERSION, **attrs.asdict(self, recurse=False)}
+        return {**values, "config": self.config.to_json(), "weights": list(self.weights)}
+
+
+@attrs.frozen(kw_only=True)
+class Bundle:
+    """A bundle whose files were found to be what its manifest says.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says of itself.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    def text_data(self) -> TextData:
+        """The tokenizer and the chat template."""
+        template = self.folder / TEMPLATE
+        values = dict(self.manifest.text)
+        values["stop_token_ids"] = tuple(values["stop_token_ids"])
+        return TextData(
+            tokenizer_json=(self.folder / TOKENIZER).read_text(encoding="utf-8"),
+            chat_template=template.read_text(encoding="utf-8") if template.exists() else None,
+            **values,
+        )
+
+
+def current_versions() -> dict[str, str]:
+    """Versions that must match for a bundle to run here."""
+    return {
+        "tvm": metadata.version("apache-tvm"),
+        "tvm-ffi": metadata.version("apache-tvm-ffi"),
+    }
+
+
+def text_entry(text: TextData) -> dict[str, Any]:
+    """What a manifest keeps of a model's text data beside the tokenizer and the template."""
+    return {
+        "bos_token": text.bos_token,
+        "eos_token": text.eos_token,
+        "add_bos": text.add_bos,
+        "stop_token_ids": list(text.stop_token_ids),
+    }
+
+
+@contextmanager
+def new_bundle(folder: Path) -> Iterator[tuple[Path, Callable[[Manifest], None]]]:
+    """Make a bundle in a temporary folder beside `folder`, which appears only when it is whole.
+
+    Yields the temporary folder, and a function that writes the manifest when all files are there.
+    An existing bundle is replaced; anything else that is in the way is left alone.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise UsageError(f"{folder} exists and is not a bundle: choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield temporary, lambda manifest: _write_manifest(temporary, manifest)
+        if not (temporary / MANIFEST).is_file():
+            raise GemError("the bundle was not finished")
+        _replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    temporary.chmod(0o755)
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+        os.replace(folder, old / "bundle")
+        os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(temporary, folder)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            files[name] = {"sha256": file_sha256(path), "size": path.stat().st_size}
+    text = json.dumps(attrs.evolve(manifest, files=files).to_json(), indent=1, sort_keys=True)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Check a bundle and open it; nothing in it is run before.
+
+    Raises UsageError when there is none, BundleError when it is damaged, or made by another version
+    of the format or of TVM than is installed.
+    """
+    manifest = _read_manifest(folder)
+    _check_versions(folder, manifest)
+    for name, entry in manifest.files.items():
+        _check_file(folder, name, entry)
+    for name in (WEIGHTS, TOKENIZER):
+        if name not in manifest.files:
+            raise BundleError(f"bundle {folder} lists no {name}: it is not a whole bundle")
+    return Bundle(folder=folder, manifest=manifest)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(f"no bundle at {folder}: there is no {MANIFEST} in it")
+    if path.stat().st_size > _MANIFEST_LIMIT:
+        raise BundleError(f"bundle {folder}: its {MANIFEST} is larger than {_MANIFEST_LIMIT} bytes")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"bundle {folder} has format version {version}, but this GEM reads version "
+                f"{FORMAT_VERSION}: compile the model again"
+            )
+        config = ModelConfig.from_json(values.pop("config"))
+        weights = tuple(values.pop("weights"))
+        return Manifest(config=config, weights=weights, **values)
+    except (ValueError, KeyError, TypeError, AttributeError, FormatError, OSError) as error:
+        raise BundleError(f"bundle {folder}: its {MANIFEST} is damaged ({error})") from error
+
+
+def _check_versions(folder: Path, manifest: Manifest) -> None:
+    for name, ours in current_versions().items():
+        theirs = manifest.versions.get(name)
+        if theirs != ours:
+            raise BundleError(
+                f"bundle {folder} was made with {name} {theirs}, but {ours} is installed: "
+                "compile the model again"
+            )
+
+
+def _check_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts:
+        raise BundleError(f"bundle {folder}: its {MANIFEST} names a file outside of it, '{name}'")
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"bundle {folder}: {name} is missing")
+    size = path.stat().st_size
+    if size != entry.get("size"):
+        raise BundleError(
+            f"bundle {folder}: {name} has {size} bytes, but its manifest says {entry.get('size')}: "
+            "it is damaged, compile the model again"
+        )
+    if file_sha256(path) != entry.get("sha256"):
+        raise BundleError(
+            f"bundle {folder}: {name} is not what its manifest vouches for (SHA-256 differs): "
+            "it is damaged, compile the model again"
+        )

@@ -1,0 +1,168 @@
+"""From a recipe to a bundle: load, plan, pack, trace, compile, in one place and in this order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from gemcore.bundle import (
+    TEMPLATE,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    Manifest,
+    current_versions,
+    new_bundle,
+    open_bundle,
+    text_entry,
+)
+from gemcore.cache import cache_folder, explained, locked
+from gemcore.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    from gemcore.models.checkpoint import Checkpoint
+    from gemcore.protocols import Quantizer, Router, Target
+
+Step = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@attrs.frozen(kw_only=True)
+class BuildParts:
+    """The plugins of a build, and how the user could type them.
+
+    Attributes:
+        router, quantizer, target: the plugins.
+        names: their words with all options, for manifest and cache: keys `router`, `quantizer`, `target`.
+        sources: distributions and versions that they come from: a new version makes a new bundle.
+    """
+
+    router: Router
+    quantizer: Quantizer
+    target: Target
+    names: dict[str, str]
+    sources: tuple[str, ...] = ()
+
+
+def compile_bundle(
+    checkpoint: Checkpoint,
+    parts: BuildParts,
+    folder: Path,
+    *,
+    step: Step | None = None,
+    strict: bool = False,
+) -> Bundle:
+    """Compile a model into a bundle at `folder`, which appears only when it is whole.
+
+    With `strict`, a weight that cannot have the scheme that was asked for is an error.
+    """
+    tell = step or _silent
+    tell("planning", 0, 1)
+    plan = parts.quantizer.plan(checkpoint, None, None)
+    if strict and plan.skipped:
+        name, reason = plan.skipped[0]
+        raise UsageError(f"{len(plan.skipped)} weights cannot be quantized as asked: {name}, {reason}")
+    with explained(folder), new_bundle(folder) as (temporary, finish):
+        weights, report = parts.quantizer.apply(
+            checkpoint, plan, lambda done, total: tell("packing weights", done, total)
+        )
+        from gemcore.formats.safetensors_writer import write_safetensors
+
+        write_safetensors(temporary / WEIGHTS, weights)
+        del weights
+        _write_text(checkpoint, temporary)
+        tell("tracing the model", 0, 1)
+        from gemcore.compiler.export import export_decoder
+
+        config = checkpoint.config
+        exported = export_decoder(config, plan.schemes())
+        tell("compiling", 0, 1)
+        delegation = parts.target.build(exported, config, temporary)
+        tell("checking", 0, 1)
+        finish(
+            Manifest(
+                model={
+                    "name": checkpoint.name,
+                    "identity": checkpoint.identity,
+                    "licence": checkpoint.licence,
+                },
+                config=config,
+                **parts.names,
+                target_details=parts.target.describe(),
+                plan=plan.schemes(),
+                quantization=attrs.asdict(report),
+                delegation=delegation.to_json(),
+                weights=exported.weights,
+                text=text_entry(checkpoint.text),
+                versions={**_own_version(), **current_versions()},
+            )
+        )
+    return open_bundle(folder)
+
+
+def cached_bundle(
+    checkpoint: Checkpoint, parts: BuildParts, *, step: Step | None = None, strict: bool = False
+) -> Bundle:
+    """The bundle of this model and these parts: out of the user's cache, or compiled into it now."""
+    folder = cache_folder("bundles") / f"{bundle_key(checkpoint.identity, parts)}.gem"
+    with locked(folder):
+        if folder.exists():
+            try:
+                return open_bundle(folder)
+            except (BundleError, UsageError):
+                pass  # Damaged or made by other versions: a cache mends itself.
+        return compile_bundle(checkpoint, parts, folder, step=step, strict=strict)
+
+
+def bundle_key(identity: str, parts: BuildParts) -> str:
+    """Name of a cached bundle: the same content has the same name, anything else another."""
+    content = {
+        "model": identity,
+        "parts": parts.names,
+        "target": parts.target.describe(),
+        "sources": sorted(parts.sources),
+        "versions": {**_own_version(), **current_versions(), "code": _code_digest()},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _write_text(checkpoint: Checkpoint, folder: Path) -> None:
+    (folder / TOKENIZER).write_text(checkpoint.text.tokenizer_json, encoding="utf-8")
+    if checkpoint.text.chat_template is not None:
+        (folder / TEMPLATE).write_text(checkpoint.text.chat_template, encoding="utf-8")
+
+
+def _code_digest() -> str:
+    """SHA-256 over the sources that decide what a bundle holds, so that editing them makes a new one."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for part in ("compile.py", "packing.py", "models", "compiler"):
+        for path in sorted((here / part).rglob("*.py")) if "." not in part else [here / part]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _own_version() -> dict[str, str]:
+    from gemcore import __version__
+
+    return {"gem": __version__}
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def manifest_summary(bundle: Bundle) -> dict[str, Any]:
+    """What the report line and the JSON output say of a bundle."""
+    manifest = bundle.manifest
+    return {
+        "model": manifest.model["name"],
+        "router": manifest.router,
+        "quantizer": manifest.quantizer,
+        "target": manifest.target,
+    }

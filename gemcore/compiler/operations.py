@@ -1,0 +1,65 @@
+"""What a traced decoder computes: its operations and their multiply-accumulates."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import fx
+
+from gemcore.models.config import ModelConfig
+from gemcore.reports import DelegatedOperation
+
+CONTEXT = 256
+"""Positions attended to when the work of attention is counted."""
+
+
+def count_operations(
+    program: torch.export.ExportedProgram, config: ModelConfig, unit: str
+) -> tuple[DelegatedOperation, ...]:
+    """Operations of a decoder that runs on one unit as a whole, with the work of one token.
+
+    Attention is counted at a context of 256 positions; the output head once a token.
+    """
+    calls: Counter[str] = Counter()
+    work: Counter[str] = Counter()
+    for node in program.graph.nodes:
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        name = node.target.name().split("::")[-1].split(".")[0]
+        calls[name] += 1
+        work[name] += _multiply_accumulates(node, name, config)
+    return tuple(
+        DelegatedOperation(
+            operation=name, unit=unit, count=count, multiply_accumulates=work[name]
+        )
+        for name, count in sorted(calls.items(), key=lambda item: (-work[item[0]], item[0]))
+    )
+
+
+def _multiply_accumulates(node: fx.Node, name: str, config: ModelConfig) -> int:
+    if name == "qlinear":
+        return _last_size(node.args[0]) * _integer(node.args[5])
+    if name == "linear_f16":
+        return _last_size(node.args[0]) * _integer(node.args[2])
+    if name == "attention":
+        return 2 * config.heads * config.head_dim * CONTEXT
+    if name == "routed_lora":
+        down, up = node.args[3], node.args[4]
+        # One active expert.
+        return _last_size(down) * (_size(down, 1) + _last_size(up))
+    return 0
+
+
+def _size(node: object, dimension: int) -> int:
+    assert isinstance(node, fx.Node)
+    return int(node.meta["val"].shape[dimension])
+
+
+def _last_size(node: object) -> int:
+    return _size(node, -1)
+
+
+def _integer(value: object) -> int:
+    assert isinstance(value, int)
+    return value

@@ -1,0 +1,37 @@
+"""ggml's blocks of 32 values as codes, so that they can be repacked without any rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gemcore.packing import GROUP, Quantized
+
+LOSSLESS_SCHEMES = {"Q4_1": "q4a-g32", "Q4_0": "q4s-g32", "Q8_0": "q8-g32", "F16": "f16"}
+"""Encodings that a packing scheme holds exactly."""
+
+
+def codes_from_blocks(encoding: str, data: npt.NDArray[np.uint8]) -> Quantized:
+    """The codes of a Q4_1, Q4_0 or Q8_0 tensor: `data` is uint8 `[rows, bytes a row]`.
+
+    A block is a float16 scale, for Q4_1 a float16 minimum, then the codes: for 4 bits the first 16
+    values in the low nibbles of 16 bytes and the others in the high ones.
+    """
+    rows = data.shape[0]
+    size = {"Q4_1": 20, "Q4_0": 18, "Q8_0": 34}[encoding]
+    blocks = data.reshape(rows, -1, size)
+    columns = blocks.shape[1] * GROUP
+    scales = _halves(blocks, 0)
+    if encoding == "Q8_0":
+        # Codes are signed there and have an offset of 128 here: flipping the top bit adds it.
+        return Quantized(codes=(blocks[:, :, 2:] ^ 128).reshape(rows, columns), scales=scales)
+    minima = _halves(blocks, 2) if encoding == "Q4_1" else None
+    both = blocks[:, :, size - 16 :]
+    codes = np.concatenate([both & 15, both >> 4], axis=2).reshape(rows, columns)
+    return Quantized(codes=codes, scales=scales, minima=minima)
+
+
+def _halves(blocks: npt.NDArray[Any], start: int) -> npt.NDArray[np.float16]:
+    return np.ascontiguousarray(blocks[:, :, start : start + 2]).view(np.float16)[:, :, 0]

@@ -1,0 +1,115 @@
+"""From a checkpoint and a plan to the arrays that a compiled model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gemcore.errors import FormatError, GemError
+from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES, codes_from_blocks
+from gemcore.models.checkpoint import Checkpoint, StoredTensor
+from gemcore.models.layout import WeightUnit, norm_sources, rotation_table, weight_units
+from gemcore.packing import Quantized, Scheme, get_scheme, pack, pack_halves, pack_weight
+from gemcore.reports import Plan, QuantizationReport
+
+Weights = dict[str, npt.NDArray[Any]]
+Progress = Callable[[int, int], None]
+
+
+def pack_checkpoint(
+    checkpoint: Checkpoint, plan: Plan, progress: Progress | None = None
+) -> tuple[Weights, QuantizationReport]:
+    """Pack every weight as the plan says, rounding to nearest where the file's codes do not fit as is.
+
+    Returns arrays by parameter name of `gemcore.models.decoder.Decoder`, and what was done.
+    Raises GemError for a plan that does not fit the model, FormatError for weights that are not finite.
+    """
+    units = weight_units(checkpoint.config)
+    schemes = plan.schemes()
+    if set(schemes) != {unit.name for unit in units}:
+        odd = sorted(set(schemes) ^ {unit.name for unit in units})
+        raise GemError(f"the plan does not fit model '{checkpoint.name}': {odd[0]} differs")
+    weights: Weights = {}
+    lossless = 0
+    for done, unit in enumerate(units):
+        scheme = get_scheme(schemes[unit.name])
+        packed, exact = pack_unit(checkpoint, unit, scheme)
+        weights[f"{unit.name}.packed"] = packed
+        lossless += exact
+        if unit.bias_sources:
+            biases = [_float_vector(checkpoint, name) for name in unit.bias_sources]
+            weights[f"{unit.name}.bias"] = np.concatenate(biases)
+        if progress is not None:
+            progress(done + 1, len(units))
+    before = sum(checkpoint.tensors[s].data.nbytes for unit in units for s in unit.sources)
+    report = QuantizationReport(
+        quantized=sum(get_scheme(name).grouped for name in schemes.values()),
+        lossless=lossless,
+        skipped=plan.skipped,
+        bytes_before=before,
+        bytes_after=sum(weights[f"{unit.name}.packed"].nbytes for unit in units),
+    )
+    return weights | plain_weights(checkpoint), report
+
+
+def plain_weights(checkpoint: Checkpoint) -> Weights:
+    """What is never quantized: norm gains and the rotation table, float32."""
+    gains = {
+        ours: _float_vector(checkpoint, theirs)
+        for ours, theirs in norm_sources(checkpoint.config).items()
+    }
+    return {"rotation": rotation_table(checkpoint.config), **gains}
+
+
+def dense_weights(checkpoint: Checkpoint) -> Weights:
+    """Every weight as float32, for the reference model (`gemcore.models.decoder.dense_schemes`)."""
+    weights = plain_weights(checkpoint)
+    for unit in weight_units(checkpoint.config):
+        weights[f"{unit.name}.weight"] = float_unit(checkpoint, unit)
+        if unit.bias_sources:
+            biases = [_float_vector(checkpoint, name) for name in unit.bias_sources]
+            weights[f"{unit.name}.bias"] = np.concatenate(biases)
+    return weights
+
+
+def float_unit(checkpoint: Checkpoint, unit: WeightUnit) -> npt.NDArray[np.float32]:
+    """One weight unit `[out, in]` as float32, its sources stacked."""
+    return np.concatenate([checkpoint.tensors[name].to_float32() for name in unit.sources])
+
+
+def pack_unit(
+    checkpoint: Checkpoint, unit: WeightUnit, scheme: Scheme
+) -> tuple[npt.NDArray[Any], bool]:
+    """One packed weight, and whether it holds exactly what the file holds."""
+    sources = [checkpoint.tensors[name] for name in unit.sources]
+    if all(LOSSLESS_SCHEMES.get(source.encoding) == scheme.name for source in sources):
+        if scheme.grouped:
+            return pack(_stack([_codes(source) for source in sources]), scheme), True
+        return pack_halves(np.concatenate([source.data for source in sources])), True
+    try:
+        return pack_weight(float_unit(checkpoint, unit), scheme), False
+    except GemError as error:
+        raise FormatError(f"{unit.sources[0]} of model '{checkpoint.name}': {error}") from error
+
+
+def _codes(source: StoredTensor) -> Quantized:
+    return codes_from_blocks(source.encoding, source.data)
+
+
+def _stack(parts: list[Quantized]) -> Quantized:
+    minima = [part.minima for part in parts if part.minima is not None]
+    return Quantized(
+        codes=np.concatenate([part.codes for part in parts]),
+        scales=np.concatenate([part.scales for part in parts]),
+        minima=np.concatenate(minima) if minima else None,
+    )
+
+
+def _float_vector(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float32]:
+    values = checkpoint.tensors[name].to_float32()
+    if not np.isfinite(values).all():
+        raise FormatError(f"{name} of model '{checkpoint.name}' holds NaN or infinite values")
+    return values

@@ -1,0 +1,81 @@
+"""Compile for the machine at hand and run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from gemcore.errors import BundleError
+from gemcore.reports import DelegationReport, DeviceProfile, Sourced
+from gem_host.processor import LEVELS, choose_level, memory_bytes, missing_flags
+
+if TYPE_CHECKING:
+    from gemcore.compiler.export import ExportedDecoder
+    from gemcore.models.config import ModelConfig
+    from gemcore.runtime.executor import NativeExecutor
+
+LIBRARY = "model.so"
+
+
+@attrs.frozen
+class HostTarget:
+    """This machine's processor.
+
+    Attributes:
+        instructions: a level of `gem_host.processor.LEVELS`, or `auto`.
+    """
+
+    instructions: str = "auto"
+
+    def profile(self) -> DeviceProfile:
+        """Cores and memory of this machine; its rates are measured by `gem bench`, not looked up."""
+        from gemcore.runtime.tvm_runtime import usable_cores
+
+        memory = Sourced(value=memory_bytes(), source="operating system")
+        return DeviceProfile(name="host", cores=usable_cores(), memory_bytes=memory)
+
+    def describe(self) -> dict[str, Any]:
+        """What a bundle must remember to run here, and what its code depends on."""
+        level = choose_level(self.instructions)
+        return {"instructions": level.name, "machine": level.machine, "tvm_target": level.target}
+
+    def build(self, exported: ExportedDecoder, config: ModelConfig, folder: Path) -> DelegationReport:
+        """Write the compiled decoder to `folder`."""
+        from gemcore.compiler import instructions
+        from gemcore.compiler.build import build_library
+        from gemcore.compiler.lower import lower
+        from gemcore.compiler.operations import count_operations
+
+        level = choose_level(self.instructions)
+        isa = getattr(instructions, level.kernels)
+        build_library(lower(exported, config, isa), level.target, folder / LIBRARY)
+        return DelegationReport(
+            target="host",
+            unit=level.name,
+            execution="native",
+            operations=count_operations(exported.program, config, level.name),
+        )
+
+    def open(
+        self, folder: Path, details: dict[str, Any], weights: Sequence[Any], threads: int | None
+    ) -> NativeExecutor:
+        """Load what `build` wrote; BundleError when this machine lacks what it was compiled for."""
+        from gemcore.runtime.executor import NativeExecutor
+        from gemcore.runtime.tvm_runtime import set_threads, usable_cores
+
+        level = next((level for level in LEVELS if level.name == details.get("instructions")), None)
+        if level is None:
+            raise BundleError(
+                f"the bundle asks for unknown instructions '{details.get('instructions')}'"
+            )
+        lacks = missing_flags(level)
+        if lacks:
+            raise BundleError(
+                f"the bundle was compiled for {level.name}, but this machine lacks "
+                f"{', '.join(lacks)}: compile the model here"
+            )
+        set_threads(threads or usable_cores())
+        return NativeExecutor(folder / LIBRARY, weights)

@@ -1,0 +1,37 @@
+"""Models that already are on this machine: a GGUF file or a Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gemcore.cache import Progress
+from gemcore.formats.gguf import load_gguf
+from gemcore.formats.huggingface import load_folder
+from gemcore.models.checkpoint import Checkpoint
+from gemcore.models.sources import CachedModel
+
+
+class LocalSource:
+    """Opens what a path names; it fetches nothing and keeps nothing."""
+
+    def owns(self, name: str) -> bool:
+        """Whether `name` is a path of something that exists."""
+        try:
+            return Path(name).expanduser().exists()
+        except (OSError, ValueError, RuntimeError):
+            # Too long for a path, a NUL in it, or a home folder of nobody.
+            return False
+
+    def load(self, name: str, *, progress: Progress | None = None) -> Checkpoint:
+        """Open the file or the folder.
+
+        Raises:
+            GemError: it is not a model, or one that GEM cannot run.
+        """
+        path = Path(name).expanduser()
+        return load_folder(path) if path.is_dir() else load_gguf(path)
+
+    def cached(self) -> Sequence[CachedModel]:
+        """Nothing: local models stay where they are."""
+        return ()

@@ -1,0 +1,67 @@
+"""One scheme for every linear weight, another for embedding and head where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import attrs
+
+from gemcore.models.checkpoint import Checkpoint
+from gemcore.models.layout import EMBEDDING, HEAD, WeightUnit, weight_units
+from gemcore.models.weights import Progress, Weights, pack_checkpoint
+from gemcore.packing import TILE, fits, get_scheme
+from gemcore.reports import Plan, PlanEntry, QuantizationReport
+
+FALLBACK = "f16"
+"""Scheme of a weight that does not fit the one asked for."""
+
+
+@attrs.frozen
+class UniformQuantizer:
+    """Round to nearest in groups of 32 (as ZeroQuant, arXiv 2206.01861, does for weights).
+
+    Attributes:
+        scheme: of the linear layers.
+        head: of the embedding and the output head.
+    """
+
+    scheme: str
+    head: str
+
+    def plan(
+        self,
+        checkpoint: Checkpoint,
+        calibration: Sequence[str] | None = None,
+        budget: int | None = None,
+    ) -> Plan:
+        """Give every weight its scheme; calibration text and budget are not used."""
+        entries = []
+        skipped = []
+        for unit in weight_units(checkpoint.config):
+            wanted = self.head if unit.name in (EMBEDDING, HEAD) else self.scheme
+            obstacle = fits(get_scheme(wanted), unit.shape)
+            if obstacle is not None:
+                skipped.append((unit.name, f"not {wanted}: {obstacle}"))
+            entries.append(_entry(unit, wanted if obstacle is None else FALLBACK, obstacle))
+        name = f"{self.scheme}:head={self.head}"
+        return Plan(quantizer=name, entries=tuple(entries), skipped=tuple(skipped))
+
+    def apply(
+        self, checkpoint: Checkpoint, plan: Plan, progress: Progress | None = None
+    ) -> tuple[Weights, QuantizationReport]:
+        """Pack the weights, without rounding where the file's own codes fit the scheme."""
+        return pack_checkpoint(checkpoint, plan, progress)
+
+
+def _entry(unit: WeightUnit, scheme: str, obstacle: str | None) -> PlanEntry:
+    tiles = -(-unit.shape[0] // TILE)
+    size = round(tiles * TILE * unit.shape[1] * get_scheme(scheme).bits_per_weight / 8)
+    reason = "as asked" if obstacle is None else obstacle
+    return PlanEntry(unit=unit.name, scheme=scheme, reason=reason, bytes=size)
+
+
+q4a_g32 = partial(UniformQuantizer, "q4a-g32")
+q4s_g32 = partial(UniformQuantizer, "q4s-g32")
+q8_g32 = partial(UniformQuantizer, "q8-g32")
+f16 = partial(UniformQuantizer, "f16")
