@@ -1,4 +1,4 @@
-"""The per-user cache: where it is, how files get into it whole, and what to say when they cannot."""
+"""The per-user cache: where it is, how files get into it whole, what to say when they cannot."""
 
 from __future__ import annotations
 
@@ -165,7 +165,13 @@ def remembered_digest(path: Path, progress: Progress | None = None) -> str:
         status = real.stat()
     except OSError as error:
         raise GemError(f"cannot read {path}: {error.strerror}") from error
-    state = [str(real), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    state: list[str | int] = [
+        str(real),
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+    ]
     memo = cache_root() / "digests" / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"
     known = _read_memo(memo, state)
     if known:
@@ -185,4 +191,3 @@ def _read_memo(memo: Path, state: list[str | int]) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return digest if isinstance(digest, str) and len(digest) == 64 else None
-

@@ -5,7 +5,7 @@ The block encodings and their type numbers are those of ggml (`ggml-common.h`, `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -71,7 +71,7 @@ OTHER_CODES = MappingProxyType(
 )  # fmt: skip
 """ggml types that exist and are not supported."""
 
-_NUMPY_TYPES = MappingProxyType(
+_NUMPY_TYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 )
 
@@ -141,4 +141,5 @@ def view_of(
     stored = mapped[offset : offset + size_in_bytes]
     if known.is_blocked:
         return stored.reshape(-1, shape[-1] // known.block * known.block_bytes)
-    return stored.view(_NUMPY_TYPES[encoding]).reshape(shape)
+    values: npt.NDArray[Any] = stored.view(_NUMPY_TYPES[encoding]).reshape(shape)
+    return values

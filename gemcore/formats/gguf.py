@@ -6,11 +6,9 @@ Hugging Face names, and the rows of queries and keys get back the order that GGU
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +22,10 @@ from gemcore.formats.lazy_tensors import LazyTensors, check_shapes
 from gemcore.formats.mapping import map_file
 from gemcore.models.checkpoint import Checkpoint, StoredTensor
 from gemcore.models.config import ModelConfig, expected_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 _TOP_NAMES = MappingProxyType(
     {

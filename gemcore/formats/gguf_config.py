@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
 from gemcore.errors import FormatError
-from gemcore.formats.gguf_header import GgufTensor
 from gemcore.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from gemcore.formats.gguf_header import GgufTensor
 
 _LARGEST = 1 << 31
 # Norms, q, k, v, output, gate, up and down: what each layer needs at least.

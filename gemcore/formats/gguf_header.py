@@ -8,10 +8,9 @@ so that a malformed file costs one sentence, quickly.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from pathlib import Path
+from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 import numpy as np
@@ -19,6 +18,10 @@ import numpy.typing as npt
 
 from gemcore.errors import FormatError
 from gemcore.formats.encodings import ENCODINGS, ENCODINGS_BY_CODE, OTHER_CODES, Encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 MAX_ENTRIES = 1 << 16
 """The most metadata keys, and the most tensors, that a file may hold."""
@@ -105,7 +108,7 @@ def read_header(mapped: npt.NDArray[np.uint8], path: Path) -> GgufHeader:
     Raises:
         FormatError: the file is malformed, truncated, unsupported or not a GGUF file at all.
     """
-    reader = _Reader(memoryview(mapped), path)
+    reader = _Reader(mapped.data, path)
     version = _read_version(reader)
     tensor_count = reader.number(_U64, "the number of tensors")
     key_count = reader.number(_U64, "the number of metadata keys")
@@ -179,9 +182,7 @@ def _read_tensor(reader: _Reader) -> GgufTensor:
     return GgufTensor(name, tuple(sizes[::-1]), encoding, offset, size_in_bytes)
 
 
-def _place(
-    described: list[GgufTensor], reader: _Reader, alignment: int
-) -> tuple[GgufTensor, ...]:
+def _place(described: list[GgufTensor], reader: _Reader, alignment: int) -> tuple[GgufTensor, ...]:
     """Turn offsets into places in the file, checked: aligned, inside, apart, of different names."""
     base = -(-reader.position // alignment) * alignment
     placed = []
@@ -203,7 +204,7 @@ def _place(
             )
         placed.append(attrs.evolve(tensor, offset=base + tensor.offset))
     in_order = sorted(placed, key=lambda tensor: tensor.offset)
-    for before, after in zip(in_order, in_order[1:], strict=False):
+    for before, after in pairwise(in_order):
         if before.offset + before.size > after.offset:
             reader.fail(f"the data of tensors '{before.name}' and '{after.name}' overlap")
     return tuple(placed)

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
 from gemcore.cache import remembered_digest
 from gemcore.errors import FormatError, UsageError
@@ -30,6 +26,13 @@ from gemcore.formats.safetensors_header import (
 )
 from gemcore.models.checkpoint import Checkpoint, StoredTensor
 from gemcore.models.config import ModelConfig, expected_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -60,9 +63,7 @@ class _Located:
     path: Path
 
 
-def load_folder(
-    folder: Path, *, name: str | None = None, licence: str | None = None
-) -> Checkpoint:
+def load_folder(folder: Path, *, name: str | None = None, licence: str | None = None) -> Checkpoint:
     """Open a Hugging Face folder as a checkpoint; the weights stay in their files until used.
 
     Args:

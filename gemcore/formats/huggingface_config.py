@@ -5,16 +5,17 @@ A configuration only chooses among what GEM has: nothing in it is imported or ru
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
 from gemcore.errors import FormatError
 from gemcore.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 _LARGEST = 1 << 31
 
@@ -167,9 +168,9 @@ class _Values:
 
     def check_positive(self, name: str, value: Any) -> float:
         # Whole numbers in JSON have no bound; those beyond float's range are no base or epsilon.
-        if type(value) in (int, float) and 0 < value < 1e30 and math.isfinite(value):
-            return float(value)
-        self.fail(f"has {name} = {_short(value)}; it must be a positive number")
+        if type(value) not in (int, float) or not 0 < value < 1e30:
+            self.fail(f"has {name} = {_short(value)}; it must be a positive number")
+        return float(value)
 
 
 def _short(value: Any) -> str:

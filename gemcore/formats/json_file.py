@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemcore.errors import FormatError, GemError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _MAX_BYTES = 1 << 26
 
@@ -30,9 +32,7 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
         raise ValueError(f"{constant} is not a JSON number")
 
     try:
-        value = json.loads(
-            text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse
-        )
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
     except RecursionError:
         raise FormatError(f"{where} is not usable JSON: it is nested too deeply") from None
     except ValueError as error:

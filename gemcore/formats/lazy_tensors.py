@@ -31,7 +31,8 @@ def check_shapes(
 
     Args:
         where: the file or folder, for the message.
-        found, expected: shapes by Hugging Face name.
+        found: the file's shapes, by Hugging Face name.
+        expected: those of the configuration.
         named: turns a Hugging Face name into the name that the file uses.
 
     Raises:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gemcore.errors import FormatError, GemError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:

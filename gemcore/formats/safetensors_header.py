@@ -6,18 +6,21 @@ keys, every byte of data belonging to exactly one tensor (no overlaps, no holes)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
 from gemcore.errors import FormatError
 from gemcore.formats.encodings import ENCODINGS
 from gemcore.formats.json_file import parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
 
 MAX_HEADER_BYTES = 100_000_000
 """The longest header, as in the reference implementation."""
@@ -63,7 +66,7 @@ def read_safetensors_header(mapped: npt.NDArray[np.uint8], path: Path) -> tuple[
     Raises:
         FormatError: the file is malformed or truncated.
     """
-    view = memoryview(mapped)
+    view = mapped.data
     length = int.from_bytes(view[:8], "little")
     if len(view) < 8 or length > MAX_HEADER_BYTES or 8 + length > len(view):
         _fail(

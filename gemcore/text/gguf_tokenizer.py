@@ -199,9 +199,7 @@ def _vocabulary(metadata: Mapping[str, Any]) -> _Vocabulary:
     return _Vocabulary(tokens=tokens, ids=ids, types=kinds)
 
 
-def _byte_level_file(
-    metadata: Mapping[str, Any], vocabulary: _Vocabulary
-) -> tuple[_Json, bool]:
+def _byte_level_file(metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> tuple[_Json, bool]:
     known = splittings()
     name = _optional(metadata, "tokenizer.ggml.pre", str) or "default"
     if name not in known:
@@ -218,18 +216,11 @@ def _byte_level_file(
     return file, splitting.add_bos
 
 
-def _sentencepiece_file(
-    metadata: Mapping[str, Any], vocabulary: _Vocabulary
-) -> tuple[_Json, bool]:
+def _sentencepiece_file(metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> tuple[_Json, bool]:
     tokens = vocabulary.tokens
     scores = _numbers(metadata, "tokenizer.ggml.scores", len(tokens))
     if scores is None:
         raise FormatError("tokenizer.ggml.scores is missing: a llama tokenizer needs it")
-    if np.isnan(scores).any():
-        raise FormatError(
-            f"the score of token {int(np.isnan(scores).argmax())} is not a number: all "
-            f"{len(tokens)} scores must be"
-        )
     prefix = _flag(metadata, "tokenizer.ggml.add_space_prefix", default=True)
     unknown = _token_id(metadata, "unknown", vocabulary)
     file = _file(
@@ -251,9 +242,7 @@ def _sentencepiece_file(
     return file, True
 
 
-def _file(
-    vocabulary: _Vocabulary, merges: Sequence[tuple[str, str]], **settings: Any
-) -> _Json:
+def _file(vocabulary: _Vocabulary, merges: Sequence[tuple[str, str]], **settings: Any) -> _Json:
     model = {
         "type": "BPE",
         "dropout": None,
@@ -351,9 +340,7 @@ def _texts(metadata: Mapping[str, Any], key: str) -> list[str]:
     return list(values)
 
 
-def _numbers(
-    metadata: Mapping[str, Any], key: str, length: int
-) -> npt.NDArray[np.float64] | None:
+def _numbers(metadata: Mapping[str, Any], key: str, length: int) -> npt.NDArray[np.float64] | None:
     """The numbers under `key`, float64 `[length]`; None where the file has none."""
     if metadata.get(key) is None:
         return None
@@ -363,6 +350,9 @@ def _numbers(
         raise FormatError(f"{key} must be a list of {length} numbers") from error
     if values.shape != (length,):
         raise FormatError(f"{key} has shape {list(values.shape)}, but there are {length} tokens")
+    if not np.isfinite(values).all():
+        place = int(np.isfinite(values).argmin())
+        raise FormatError(f"{key} holds {values[place]} for token {place}: it must be finite")
     return values
 
 

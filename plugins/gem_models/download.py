@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import time
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import attrs
 
-from gem_models.pip_settings import PipSettings
 from gemcore.cache import Progress, explained
 from gemcore.errors import GemError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gem_models.pip_settings import PipSettings
 
 _CHUNK = 1 << 18
 _TIMEOUT = (15, 60)
@@ -33,7 +37,7 @@ class PinnedFile:
     sha256: str
 
 
-class _Interrupted(Exception):
+class _InterruptedError(Exception):
     """The connection failed or ended early; what came so far is in the part file."""
 
 
@@ -72,7 +76,7 @@ def fetch(
         try:
             digest = _attempt(url, part, pinned, settings, progress)
             break
-        except _Interrupted as error:
+        except _InterruptedError as error:
             if attempt + 1 == attempts:
                 got = part.stat().st_size if part.exists() else 0
                 raise GemError(
@@ -141,9 +145,9 @@ def _attempt(
             "is in the way, tell pip: pip config set global.cert FILE"
         ) from None
     except requests.RequestException as error:
-        raise _Interrupted(_reason(error)) from None
+        raise _InterruptedError(_reason(error)) from None
     if done < pinned.size:
-        raise _Interrupted("the connection was closed early")
+        raise _InterruptedError("the connection was closed early")
     return digest.hexdigest()
 
 

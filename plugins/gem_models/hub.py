@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -17,8 +16,12 @@ from gemcore.cache import Progress, cache_folder, cache_root, explained, locked,
 from gemcore.errors import GemError, UsageError
 from gemcore.formats.gguf import load_gguf
 from gemcore.formats.huggingface import load_folder
-from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.sources import CachedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gemcore.models.checkpoint import Checkpoint
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"(?P<repository>{_PART}/{_PART})(?:/(?P<file>(?:{_PART}/)*{_PART}\.gguf))?\Z")
@@ -67,7 +70,7 @@ class HubSource:
         """Whether `name` has the form of a Hub id."""
         return parse_name(name) is not None
 
-    def load(self, name: str, *, progress: Progress | None = None) -> Checkpoint:
+    def load(self, name: str, progress: Progress | None = None) -> Checkpoint:
         """Open a model of the Hub, after fetching it where it is not in the cache.
 
         Raises:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gemcore.cache import Progress
 from gemcore.formats.gguf import load_gguf
 from gemcore.formats.huggingface import load_folder
-from gemcore.models.checkpoint import Checkpoint
-from gemcore.models.sources import CachedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gemcore.cache import Progress
+    from gemcore.models.checkpoint import Checkpoint
+    from gemcore.models.sources import CachedModel
 
 
 class LocalSource:
@@ -23,7 +27,7 @@ class LocalSource:
             # Too long for a path, a NUL in it, or a home folder of nobody.
             return False
 
-    def load(self, name: str, *, progress: Progress | None = None) -> Checkpoint:
+    def load(self, name: str, progress: Progress | None = None) -> Checkpoint:
         """Open the file or the folder.
 
         Raises:

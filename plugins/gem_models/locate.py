@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
-from gem_models.pip_settings import PipSettings
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gem_models.pip_settings import PipSettings
 
 _MAX_PAGE = 1 << 24
 _TIMEOUT = (15, 60)
@@ -72,9 +75,7 @@ def file_path(url: str) -> Path | None:
     return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
-def _pages(
-    project: str, filename: str, settings: PipSettings
-) -> Iterator[tuple[str, str | None]]:
+def _pages(project: str, filename: str, settings: PipSettings) -> Iterator[tuple[str, str | None]]:
     """Pages that may link to the file, with their text; with None where the file itself is here."""
     for link in settings.links:
         place = file_path(link) if "://" in link else Path(link).expanduser()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _DEFAULT_INDEX = "https://pypi.org/simple"
 # Later ones win, as in pip: the files, the command's own section, the environment.
@@ -54,7 +57,7 @@ def run_pip(*arguments: str) -> subprocess.CompletedProcess[str]:
     `-P` keeps a file called pip.py in the current folder from being run instead.
     """
     command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    return subprocess.run(  # noqa: S603
+    return subprocess.run(
         [*command, *arguments], capture_output=True, text=True, check=False, errors="replace"
     )
 
@@ -71,7 +74,8 @@ def read_pip_settings() -> PipSettings:
 def parse_config(listing: str) -> dict[str, str]:
     """Read the output of `pip config list`; the section that pip prefers wins.
 
-    >>> parse_config("global.proxy='http://a'\\n:env:.proxy='http://b'\\ninstall.user='true'")
+    >>> listing = ["global.proxy='http://a'", ":env:.proxy='http://b'", "install.user='true'"]
+    >>> parse_config(chr(10).join(listing))
     {'proxy': 'http://b'}
     """
     found: dict[tuple[str, str], str] = {}

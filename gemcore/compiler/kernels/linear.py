@@ -18,6 +18,7 @@ from gemcore.compiler.kernels.vector import (
     halves,
     lanes,
     local,
+    prefetch,
     splat,
     store,
 )
@@ -25,6 +26,9 @@ from gemcore.packing import GROUP, TILE, Scheme
 
 DOTS = GROUP // 4
 """Four-way dot products in one group."""
+
+PREFETCH = 16
+"""How many blocks ahead a single token asks for its weights."""
 
 
 def qlinear(
@@ -184,6 +188,9 @@ def _accumulate(
     if scheme.bits == 8 and isa.dot == "avx2":
         offset -= 128  # its products take the codes as signed, too
     with T.serial(groups) as g:
+        if count == 1:
+            for line in range(0, scheme.block_bytes, 64):
+                prefetch(packed, tile, g + PREFETCH, line)
         dots = local((count, LANES), "int32")
         factors = local((2, LANES), "float32")
         codes = _codes(scheme, packed, tile, g, keep=count > 1)

@@ -52,9 +52,16 @@ def intrinsic(name: str, dtype: str, *arguments: Expr) -> Expr:
     return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(name), *arguments, dtype=dtype)
 
 
+def prefetch(buffer: Buffer, *index: Expr) -> None:
+    """Ask for a cache line that will be read soon; `index` may lie past the end."""
+    address = T.address_of(buffer[index])
+    name = T.llvm_lookup_intrinsic_id("llvm.prefetch")
+    T.evaluate(T.call_llvm_intrin(name, address, 0, 3, 1, dtype="void"))
+
+
 def local(shape: tuple[int, ...], dtype: str) -> Buffer:
     """Storage of one iteration: registers, or the stack."""
-    return T.alloc_buffer(shape, dtype, scope="local")
+    return T.alloc_buffer(shape, dtype)
 
 
 def fma(isa: InstructionSet, a: Expr, b: Expr, c: Expr, count: int = LANES) -> Expr:
