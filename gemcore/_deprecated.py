@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    import datetime
 
 
 class GemDeprecationWarning(FutureWarning):
@@ -26,9 +29,10 @@ class Deprecation:
     instead: str
 
     def warning(self, what: str) -> GemDeprecationWarning:
-        """The warning for `what`; pluggy's `warn_on_impl` takes it, and so does `warnings.warn`.
+        """Make the warning for `what`; pluggy's `warn_on_impl` takes it, and so does `warnings.warn`.
 
-        >>> gone = Deprecation(since="0.2", removal=datetime.date(2027, 3, 1), instead="gem_routers")
+        >>> from datetime import date
+        >>> gone = Deprecation(since="0.2", removal=date(2027, 3, 1), instead="gem_routers")
         >>> print(gone.warning("hook gem_gates"))
         hook gem_gates is deprecated since 0.2 and goes on 2027-03-01: use gem_routers
         """

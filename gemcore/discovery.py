@@ -1,13 +1,16 @@
-"""Which plugins are installed and which of them may be loaded: from metadata alone, nothing imported."""
+"""Which plugins are installed and which may be loaded: from metadata alone, nothing imported."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 PLUGIN_GROUP = "gem.plugins"
 COMMAND_GROUP = "gem.commands"
@@ -18,7 +21,7 @@ _FIELD = re.compile(r"^(Name|Version):[ \t]*(\S+)", re.MULTILINE)
 
 
 def normalize(name: str) -> str:
-    """A name as PyPI compares them: lower case, with '-' for every run of '-', '_' and '.'."""
+    """Write a name as PyPI compares them: lower case, with '-' for every run of '-', '_' and '.'."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -57,7 +60,7 @@ class Entry:
         return self.point.module.partition(".")[0] if self.point else ""
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` is what a user may call this plugin: entry point, distribution, short name."""
+        """Whether a user may mean this plugin by `name`: entry point, distribution or short name."""
         wanted = normalize(name)
         own = {normalize(self.name), normalize(self.distribution)}
         return wanted in own or f"gem-{wanted}" in own
@@ -80,7 +83,7 @@ class HostSettings:
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, *, no_plugins: bool = False
     ) -> HostSettings:
-        """Settings from `GEM_PLUGINS` (names with commas between; empty is as good as unset)."""
+        """Read the settings from `GEM_PLUGINS` (names with commas between; empty is as good as unset)."""
         text = (os.environ if environment is None else environment).get("GEM_PLUGINS", "")
         names = frozenset(normalize(name.strip()) for name in text.split(",") if name.strip())
         return cls(allowed=names or None, built_in_only=no_plugins)
@@ -101,10 +104,10 @@ class HostSettings:
 
 
 def find_entries() -> tuple[Entry, ...]:
-    """The entry points of both groups, of every distribution on `sys.path`, in one pass.
+    """Find the entry points of both groups, of every distribution on `sys.path`, in one pass.
 
-    Reads one small file for most distributions. `importlib.metadata.entry_points` would parse them all,
-    and would fail altogether on one malformed file.
+    Reads one small file for most distributions. `importlib.metadata.entry_points` would parse them
+    all, and would fail altogether on one malformed file.
     """
     entries: list[Entry] = []
     seen: set[str] = set()

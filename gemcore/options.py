@@ -1,20 +1,23 @@
-"""Plugin options: read from words (`scar:max_experts=2,top_p=0.9`) or a table, checked by schema.
+r"""Plugin options: read from words (`scar:max_experts=2,top_p=0.9`) or a table, checked by schema.
 
-The grammar of words is `name[:option=value[,option=value]…]`. A value that holds a comma, a quotation
-mark or a backslash, or that has spaces at its ends, is put in double quotes, inside which `\\"` and
-`\\\\` stand for the two marks.
+The grammar of words is `name[:option=value[,option=value]…]`. A value that holds a comma, a
+quotation mark or a backslash, or that has spaces at its ends, is put in double quotes, inside which
+`\"` and `\\` stand for the two marks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from gemcore.errors import UsageError, unknown_name
-from gemcore.records import Option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gemcore.records import Option
 
 _PAIR = re.compile(
     r"""\s*(?P<key>[^=,"]*?)\s*
@@ -82,7 +85,7 @@ def parse_words(text: str) -> PluginChoice:
 
 
 def parse_table(table: Mapping[str, Any], owner: str) -> PluginChoice:
-    """Read `{name = "scar", max_experts = 2}`; `owner` says in messages which key of what file it is.
+    """Read `{name = "scar", max_experts = 2}`; messages call the table `owner`.
 
     Raises:
         UsageError: when `name` is missing or is not text.
@@ -90,7 +93,7 @@ def parse_table(table: Mapping[str, Any], owner: str) -> PluginChoice:
     options = dict(table)
     name = options.pop("name", None)
     if not isinstance(name, str) or not name.strip():
-        raise UsageError(f"{owner} is a table without a name: write {{name = \"…\", option = value}}")
+        raise UsageError(f'{owner} is a table without a name: write {{name = "…", option = value}}')
     return PluginChoice(name.strip(), options)
 
 
@@ -149,9 +152,13 @@ def _check(option: Option, value: Any, owner: str) -> Any:
     if isinstance(value, str):
         parsed = parse_value(option, value)
         if parsed is None:
-            raise UsageError(f"{owner}: option '{option.name}' must be {option.type_name}, not '{value}'")
+            raise UsageError(
+                f"{owner}: option '{option.name}' must be {option.type_name}, not '{value}'"
+            )
     if problem := option.objection(parsed):
-        raise UsageError(f"{owner}: option '{option.name}' is {_format_value(value)}, which {problem}")
+        raise UsageError(
+            f"{owner}: option '{option.name}' is {_format_value(value)}, which {problem}"
+        )
     return float(parsed) if option.type is float else parsed
 
 

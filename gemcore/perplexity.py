@@ -1,4 +1,4 @@
-"""Perplexity and bits per byte of a text."""
+"""Perplexity and bits per byte of texts."""
 
 from __future__ import annotations
 
@@ -32,34 +32,48 @@ class Perplexity:
 
 
 def measure(
-    text: str, tokenizer: Tokenizer, logits: Logits, *, window: int = 1024, stride: int = 512
+    texts: str | Sequence[str],
+    tokenizer: Tokenizer,
+    logits: Logits,
+    *,
+    window: int = 1024,
+    stride: int = 512,
 ) -> Perplexity:
-    """Score every token of `text` but the first, each once, in overlapping windows.
+    """Score every token of each text but its first, each once, in overlapping windows.
 
-    Raises UsageError for a text of fewer than two tokens or impossible windows.
+    Several texts are read apart from each other; a text of one token has nothing to score. Raises
+    UsageError when nothing can be scored, or for impossible windows.
     """
-    if not 0 < stride <= window - 1:
+    if not 0 < stride < window:
         raise UsageError(f"stride ({stride}) must be from 1 to window - 1 ({window - 1})")
-    tokens = tokenizer.encode_prompt(text)
-    if len(tokens) < 2:
-        raise UsageError(f"perplexity needs a text of at least 2 tokens, this one has {len(tokens)}")
-    total = 0.0
+    loss, tokens, size = 0.0, 0, 0
+    for text in [texts] if isinstance(texts, str) else texts:
+        ids = tokenizer.encode_prompt(text)
+        if len(ids) > 1:
+            loss += _loss(ids, logits, window, stride)
+            tokens += len(ids) - 1
+            size += len(text.encode()) - len(tokenizer.decode(ids[:1]).encode())
+    if tokens == 0:
+        raise UsageError("perplexity needs a text of at least 2 tokens: there is nothing to score")
+    return Perplexity(
+        perplexity=math.exp(loss / tokens), bits_per_byte=loss / math.log(2) / size, tokens=tokens
+    )
+
+
+def _loss(tokens: Sequence[int], logits: Logits, window: int, stride: int) -> float:
+    """Negative log-likelihood of all tokens but the first, in nats."""
+    loss = 0.0
     scored = 1
     for start in range(0, len(tokens), stride):
         piece = tokens[start : start + window]
         begin = scored - start
         if begin < len(piece):
             rows = logits(piece[:-1])[begin - 1 :]
-            total -= float(log_likelihoods(rows, np.asarray(piece[begin:])).sum())
+            loss -= float(log_likelihoods(rows, np.asarray(piece[begin:])).sum())
             scored = start + len(piece)
         if scored == len(tokens):
             break
-    first = len(tokenizer.decode(tokens[:1]).encode())
-    return Perplexity(
-        perplexity=math.exp(total / (len(tokens) - 1)),
-        bits_per_byte=total / math.log(2) / max(1, len(text.encode()) - first),
-        tokens=len(tokens) - 1,
-    )
+    return loss
 
 
 def log_likelihoods(

@@ -48,11 +48,12 @@ class Router(Protocol):
     def layer_module(self, layer: int) -> torch.nn.Module | None:
         """Give the module that routes the tokens of one decoder layer.
 
-        The module maps `(hidden, prior)` to weights: `hidden` is float32 `[tokens, hidden]` after the
-        layer's first norm, `prior` is float32 `[experts]`. The result is float32 `[tokens, experts]`
-        of numbers of at least 0 whose rows sum to at most 1; experts with weight 0 are not computed,
-        and a row of zeros is the general path. It is plain torch code without control flow that
-        depends on values, so that it is exported and compiled together with the decoder.
+        The module maps `(hidden, prior)` to weights: `hidden` is float32 `[tokens, hidden]` after
+        the layer's first norm, `prior` is float32 `[experts]`. The result is float32
+        `[tokens, experts]` of numbers of at least 0 whose rows sum to at most 1; experts with weight
+        0 are not computed, and a row of zeros is the general path. It is plain torch code without
+        control flow that depends on values, so that it is exported and compiled together with the
+        decoder.
 
         Args:
             layer: index of the decoder layer, from 0.
@@ -91,8 +92,8 @@ class Quantizer(Protocol):
             budget: the most bytes that all packed weights may take; None without a limit.
 
         Returns:
-            For each weight its scheme, the reason, its bytes and the expected error; and the weights
-            that did not get the scheme that was asked for, with the reason.
+            For each weight its scheme, the reason, its bytes and the expected error; and the
+            weights that did not get the scheme that was asked for, with the reason.
 
         Raises:
             UsageError: when the budget cannot be kept, or calibration text is needed and missing.
@@ -138,8 +139,8 @@ class Metric(Protocol):
 class Target(Protocol):
     """A piece of hardware: compiles a model for it, and runs the result where that can be done.
 
-    The arguments of `build` and `open` are loosely typed on purpose: they come from the compiler and
-    from the bundle, whose modules import torch and tvm.
+    The arguments of `build` and `open` are loosely typed on purpose: they come from the compiler
+    and from the bundle, whose modules import torch and tvm.
     """
 
     def profile(self) -> DeviceProfile:
@@ -147,7 +148,7 @@ class Target(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """JSON values that the compiled code depends on; they go into the bundle and its identity."""
+        """Give the JSON values that the compiled code depends on, for the bundle and its identity."""
         ...
 
     def build(self, exported: Any, config: Any, folder: Path) -> DelegationReport:
@@ -223,5 +224,5 @@ class ModelSource(Protocol):
         ...
 
     def cached(self) -> Sequence[CachedModel]:
-        """The models of this source that are on this machine already."""
+        """List the models of this source that are on this machine already."""
         ...

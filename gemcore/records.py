@@ -1,20 +1,23 @@
 """The frozen records that hooks yield: what a plugin offers, said without importing it.
 
-A record holds a name, a summary, options, capabilities and a lazy loader `"module:attribute"`. Making
-one imports neither torch nor tvm; `PluginHost.create` follows the loader when the plugin is selected.
+A record holds a name, a summary, options, capabilities and a lazy loader `"module:attribute"`.
+Making one imports neither torch nor tvm; `PluginHost.create` follows the loader when the plugin is
+selected.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from gemcore._deprecated import Deprecation
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from gemcore._deprecated import Deprecation
 
 HOOK_API_VERSION = 1
 """The version of the hook specifications; a plugin that declares a newer one is not loaded."""
@@ -49,12 +52,18 @@ def _check_loader(instance: Any, attribute: Any, value: str) -> None:
         raise ValueError(f"loader {value!r} must have the form 'package.module:attribute'")
 
 
+def _tuple_or_none(values: Iterable[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
+
+
 def _check_summary(instance: Any, attribute: Any, value: str) -> None:
     if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1:
         raise ValueError(f"summary {value!r} must be one line of text")
 
 
 def _check_options(instance: Any, attribute: Any, value: tuple[Option, ...]) -> None:
+    if not all(isinstance(option, Option) for option in value):
+        raise TypeError(f"options {value!r} must be Option records")
     names = [option.name for option in value]
     for name in names:
         if names.count(name) > 1:
@@ -83,9 +92,7 @@ class Option:
     help: str = ""
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple[Any, ...] | None = attrs.field(
-        default=None, converter=lambda choices: None if choices is None else tuple(choices)
-    )
+    choices: tuple[Any, ...] | None = attrs.field(default=None, converter=_tuple_or_none)
     allow_non_finite: bool = False
     above_minimum: bool = False
 
@@ -93,7 +100,9 @@ class Option:
         if not isinstance(self.name, str) or not self.name.isidentifier() or self.name == "name":
             raise ValueError(f"option name {self.name!r} must be a Python identifier, not 'name'")
         if self.type not in (bool, int, float, str):
-            raise ValueError(f"option '{self.name}' has type {self.type!r}: bool, int, float or str")
+            raise ValueError(
+                f"option '{self.name}' has type {self.type!r}: bool, int, float or str"
+            )
         given = [] if self.default is None else [self.default]
         for value in [*given, *(self.choices or ())]:
             if problem := self.objection(value):
@@ -104,7 +113,12 @@ class Option:
         exact = float if self.type is float and type(value) is int else type(value)
         if exact is not self.type:
             return f"is {TYPE_NAMES.get(type(value), type(value).__name__)}, not {self.type_name}"
-        if self.type is float and not math.isfinite(value) and not self.allow_non_finite:
+        if self.choices is not None and value not in self.choices:
+            return f"is none of {', '.join(map(str, self.choices))}"
+        return self._out_of_bounds(value) if self.type in (int, float) else None
+
+    def _out_of_bounds(self, value: float) -> str | None:
+        if isinstance(value, float) and not math.isfinite(value) and not self.allow_non_finite:
             return "is not a finite number"
         if self.minimum is not None and value < self.minimum:
             return f"is below the minimum {self.minimum}"
@@ -112,8 +126,6 @@ class Option:
             return f"is not above {self.minimum}"
         if self.maximum is not None and value > self.maximum:
             return f"is above the maximum {self.maximum}"
-        if self.choices is not None and value not in self.choices:
-            return f"is none of {', '.join(map(str, self.choices))}"
         return None
 
     @property
@@ -145,7 +157,10 @@ class PluginRecord:
     options: tuple[Option, ...] = attrs.field(
         default=(),
         converter=tuple,
-        validator=[attrs.validators.deep_iterable(attrs.validators.instance_of(Option)), _check_options],
+        validator=[
+            attrs.validators.deep_iterable(attrs.validators.instance_of(Option)),
+            _check_options,
+        ],
     )
     capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
     deprecated: Deprecation | None = None
@@ -153,7 +168,7 @@ class PluginRecord:
 
 @attrs.frozen(kw_only=True)
 class RouterRecord(PluginRecord):
-    """A router: decides for each token which experts work. Its loader returns a `protocols.Router`."""
+    """A router: decides for each token which experts work. Its loader returns a `Router`."""
 
     kind: ClassVar[str] = "router"
 

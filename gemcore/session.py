@@ -13,14 +13,15 @@ import numpy.typing as npt
 from gemcore.errors import UsageError
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
 from gemcore.runtime.kv_cache import KVCache
-from gemcore.text.chat import ChatTemplate, Message
+from gemcore.text.chat import ChatTemplate
 from gemcore.text.sampling import Sampler, SamplingSettings
 from gemcore.text.streaming import TextStream
 from gemcore.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from gemcore.bundle import Bundle
-    from gemcore.protocols import Executor
+    from gemcore.perplexity import Perplexity
+    from gemcore.runtime.executor import Executor
 
 PREFILL_CHUNK = 512
 """Tokens in one pass: longer prompts are cut, which bounds memory and changes no bit of the result."""
@@ -97,11 +98,10 @@ class Session:
     """
 
     def __init__(self, bundle: Bundle, executor: Executor) -> None:
-        text = bundle.text_data()
+        self._text = bundle.text_data()
         self.bundle = bundle
         self.config = bundle.manifest.config
-        self.tokenizer = Tokenizer.from_text_data(text)
-        self.template = ChatTemplate.from_text_data(text)
+        self.tokenizer = Tokenizer.from_text_data(self._text)
         self._executor = executor
         self._cache = KVCache(self.config)
         self._cached: list[int] = []
@@ -157,12 +157,13 @@ class Session:
                 if system is not None:
                     raise UsageError("a system message needs the chat template: drop --no-chat")
                 return self._fitting(self.tokenizer.encode_prompt(prompt))
-            messages = [Message(role="user", content=prompt)]
+            messages = [{"role": "user", "content": prompt}]
         else:
-            messages = [Message(role=m["role"], content=m["content"]) for m in prompt]
+            messages = [dict(message) for message in prompt]
         if system is not None:
-            messages.insert(0, Message(role="system", content=system))
-        return self._fitting(self.template.encode(self.tokenizer, messages))
+            messages.insert(0, {"role": "system", "content": system})
+        template = ChatTemplate.from_text_data(self._text)
+        return self._fitting(template.encode(self.tokenizer, messages))
 
     def _fitting(self, tokens: list[int]) -> list[int]:
         if not tokens:
@@ -182,10 +183,11 @@ class Session:
         ends = frozenset(self.tokenizer.stop_token_ids)
         text: list[str] = []
         generated: list[int] = []
+        looks_back = sampler.settings.repetition_penalty != 1.0
         logits, cached = self._prefill(tokens)
         first = None
         while True:
-            token = sampler.sample(logits, [*tokens, *generated] if sampler.looks_back else ())
+            token = sampler.sample(logits, [*tokens, *generated] if looks_back else ())
             now = time.perf_counter()
             first = first or now
             if token in ends:
@@ -204,7 +206,7 @@ class Session:
             if len(tokens) + len(generated) >= self.config.context_length:
                 reason = "context"
                 break
-            logits = self._extend([token])
+            logits = self.feed([token])
         rest = shown.finish()
         text.append(rest)
         yield rest
@@ -223,7 +225,7 @@ class Session:
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits after every token of a text: float32 `[tokens, vocabulary]`."""
         self._check_ids(tokens)
-        self._forget_after(0)
+        self.forget()
         parts = [
             self._run(tokens[start : start + PREFILL_CHUNK], every=True)
             for start in range(0, len(tokens), PREFILL_CHUNK)
@@ -253,32 +255,36 @@ class Session:
             scores.append(_score(logits, whole[begin:]))
         return scores
 
-    def perplexity(self, text: str, *, window: int = 1024, stride: int = 512) -> Perplexity:
-        """Perplexity and bits per byte of a text, read in overlapping windows.
+    def perplexity(
+        self, texts: str | Sequence[str], *, window: int = 1024, stride: int = 512
+    ) -> Perplexity:
+        """Perplexity and bits per byte of one or more texts, read in overlapping windows.
 
         Each token is scored once, with at least `window - stride` tokens before it where there are
         that many (the strided evaluation of the transformers documentation).
         """
         from gemcore.perplexity import measure
 
-        return measure(text, self.tokenizer, self.logits, window=window, stride=stride)
+        return measure(texts, self.tokenizer, self.logits, window=window, stride=stride)
 
-    def _prefill(self, tokens: Sequence[int]) -> tuple[npt.NDArray[np.float32], int]:
+    def _prefill(self, tokens: list[int]) -> tuple[npt.NDArray[np.float32], int]:
         """Logits after the last token, and how many tokens were in the cache already."""
         self._check_ids(tokens)
         # The last token is always read again: its logits are wanted.
         cached = min(_common(self._cached, tokens), len(tokens) - 1)
-        self._forget_after(cached)
-        return self._extend(tokens[cached:]), cached
+        self.forget(cached)
+        return self.feed(tokens[cached:]), cached
 
     def _read(self, tokens: Sequence[int]) -> None:
         """Bring the cache to hold exactly `tokens`."""
         kept = _common(self._cached, tokens)
-        self._forget_after(kept)
+        self.forget(kept)
         if kept < len(tokens):
-            self._extend(tokens[kept:])
+            self.feed(tokens[kept:])
 
-    def _extend(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    def feed(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Continue the text in the cache by `tokens`: logits after the last, `[vocabulary]`."""
+        self._check_ids(tokens)
         for start in range(0, len(tokens), PREFILL_CHUNK):
             logits = self._run(tokens[start : start + PREFILL_CHUNK])
         return logits[-1]
@@ -295,8 +301,9 @@ class Session:
         self._cached.extend(tokens)
         return logits
 
-    def _forget_after(self, count: int) -> None:
-        del self._cached[count:]
+    def forget(self, keep: int = 0) -> None:
+        """Drop the text in the cache after its first `keep` tokens."""
+        del self._cached[keep:]
 
     def _check_ids(self, tokens: Sequence[int]) -> None:
         if not tokens:

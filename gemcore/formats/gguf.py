@@ -75,12 +75,16 @@ def load_gguf(path: Path, *, name: str | None = None, licence: str | None = None
         expected_shapes(config),
         gguf_name,
     )
+    try:
+        text = text_data_from_gguf(header.metadata)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from None
     stated = header.metadata.get("general.license")
     return Checkpoint(
         name=name or path.name,
         config=config,
         tensors=LazyTensors(_makers(mapped, tensors, config)),
-        text=text_data_from_gguf(header.metadata),
+        text=text,
         identity=remembered_digest(path),
         licence=licence or (stated if isinstance(stated, str) else None),
     )

@@ -215,4 +215,8 @@ def load_weights(decoder: Decoder, weights: Mapping[str, object]) -> None:
     state = {name: torch.from_numpy(array) for name, array in weights.items()}
     if "rotation" not in state:
         state["rotation"] = torch.from_numpy(rotation_table(decoder.config))
+    if decoder.head is decoder.embedding:
+        # The state of a module that is used twice has both names.
+        shared = {n: t for n, t in state.items() if n.startswith(f"{EMBEDDING}.")}
+        state |= {HEAD + n.removeprefix(EMBEDDING): t for n, t in shared.items()}
     decoder.load_state_dict(state, strict=True, assign=True)

@@ -117,7 +117,8 @@ def _nobody_owns(name: str, known: Sequence[str]) -> UsageError:
         return UsageError(f"no such file: {name}")
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f" did you mean '{near[0]}'?" if near else ""
+    names = ", ".join(known) or "none"
     return UsageError(
-        f"unknown model '{name}':{hint} Known are {', '.join(known) or 'none'}; the path of a .gguf "
-        "file or of a Hugging Face folder, or a Hub id (OWNER/NAME), work as well"
+        f"unknown model '{name}':{hint} Known are {names}; the path of a .gguf file or of a "
+        "Hugging Face folder, or a Hub id (OWNER/NAME), work as well"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,25 @@ from gemcore.runtime.tvm_runtime import aligned, as_array, as_tensor, ffi, load_
 
 FORWARD = "forward"
 """Name of the one function of a compiled model."""
+
+
+class Executor(Protocol):
+    """Runs passes of a compiled decoder, wherever that happens."""
+
+    def forward(
+        self,
+        tokens: npt.NDArray[np.int32],
+        placement: npt.NDArray[np.int32],
+        rows: npt.NDArray[np.int32],
+        cache: KVCache,
+        prior: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Logits `[rows, vocabulary]` float32 of one pass over `tokens` `[tokens]`; writes `cache`.
+
+        `placement` is int32 `[tokens, 4]` as in `gemcore.models.ops`; slots must lie inside the cache,
+        and `rows` `[rows]` inside the pass.
+        """
+        ...
 
 
 class NativeExecutor:
@@ -39,11 +58,7 @@ class NativeExecutor:
         cache: KVCache,
         prior: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Logits `[rows, vocabulary]` float32 of one pass over `tokens` `[tokens]`; writes `cache`.
-
-        `placement` is int32 `[tokens, 4]` as in `gemcore.models.ops`; slots must lie inside the cache,
-        and `rows` `[rows]` inside the pass.
-        """
+        """Run one pass; see `Executor.forward`."""
         call = [tokens, placement, rows] if prior is None else [tokens, placement, rows, prior]
         arguments = [as_tensor(aligned(array)) for array in call]
         return as_array(self._forward(*arguments, self._bound(cache)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import attrs
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 
 ROLES = ("assistant", "system", "tool", "user")
 
-Message = Mapping[str, str]
-"""One turn of a chat: `{"role": ..., "content": ...}`."""
-
 # Unicode says that these two are never characters of a text, so they can mark places in one.
 _MARK_START, _MARK_END = "\ufdd0", "\ufdd1"
 
 
-def check_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """The messages as plain dicts; UsageError unless each has a known role, and text as content.
+class Message(TypedDict):
+    """One turn of a chat; `role` is one of `ROLES`."""
+
+    role: str
+    content: str
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Copy the messages; UsageError unless each has a known role, and text as its content.
 
     >>> check_messages([{"role": "usr", "content": "Hi"}])
     Traceback (most recent call last):
@@ -45,33 +49,31 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
         if not isinstance(content, str):
             kind = type(content).__name__
             raise UsageError(f"the content of message {place} is {kind}: it must be text")
-        checked.append({"role": str(role), "content": str(content)})
+        checked.append(Message(role=str(role), content=str(content)))
     return checked
 
 
 @attrs.frozen(kw_only=True)
 class ChatTemplate:
-    """A model's chat template, rendered in a sandbox as `transformers` renders it.
+    """A model's chat template, rendered in a sandbox as transformers renders it.
 
     Attributes:
-        source: Jinja source.
+        source: Jinja source, or None: then `render` and `encode` raise UsageError.
         bos_token, eos_token: what the template may write by these names.
     """
 
-    source: str = attrs.field(repr=False)
+    source: str | None = attrs.field(repr=False)
     bos_token: str | None = None
     eos_token: str | None = None
 
     @classmethod
     def from_text_data(cls, text: TextData) -> ChatTemplate:
-        """The template of a checkpoint or a bundle; UsageError where the model has none."""
-        if text.chat_template is None:
-            raise UsageError(
-                "this model has no chat template: use --no-chat to have it continue a plain text"
-            )
+        """The template of a checkpoint or a bundle."""
         return cls(source=text.chat_template, bos_token=text.bos_token, eos_token=text.eos_token)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
+    ) -> str:
         """The chat as one text, with the opening of the answer unless told otherwise.
 
         The text is for `Tokenizer.encode(..., special=True)`, which also reads control tokens
@@ -82,7 +84,7 @@ class ChatTemplate:
     def encode(
         self,
         tokenizer: Tokenizer,
-        messages: Sequence[Message],
+        messages: Sequence[Mapping[str, Any]],
         *,
         add_generation_prompt: bool = True,
     ) -> list[int]:
@@ -93,13 +95,20 @@ class ChatTemplate:
         """
         checked = check_messages(messages)
         pattern = _any_of(tokenizer.control_tokens)
-        marked = [{**message, "content": _mark(message["content"], pattern)} for message in checked]
+        marked = [
+            Message(role=message["role"], content=_mark(message["content"], pattern))
+            for message in checked
+        ]
         rendered = self._render(marked, add_generation_prompt)
         if _MARK_START not in rendered and _MARK_END not in rendered:
             return tokenizer.encode(rendered, special=True)
         return _encode_marked(tokenizer, rendered, pattern)
 
-    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    def _render(self, messages: list[Message], add_generation_prompt: bool) -> str:
+        if self.source is None:
+            raise UsageError(
+                "this model has no chat template: use --no-chat to have it continue a plain text"
+            )
         variables: dict[str, Any] = {
             "messages": messages,
             "add_generation_prompt": add_generation_prompt,
@@ -115,16 +124,11 @@ class ChatTemplate:
                 f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
             ) from error
         except TemplateError as error:
-            raise FormatError(f"the chat template refused or failed: {error}") from error
-        except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError) as error:
-            raise _failure(error) from error
-        except (SyntaxError, TypeError, ValueError) as error:
-            raise _failure(error) from error
-
-
-def _failure(error: Exception) -> FormatError:
-    reason = str(error) or type(error).__name__
-    return FormatError(f"the chat template refused or failed: {reason}")
+            raise FormatError(f"the chat template was stopped: {error}") from error
+        except Exception as error:
+            # A template is a program: it can fail in any way that Python code can.
+            reason = str(error) or type(error).__name__
+            raise FormatError(f"the chat template failed: {reason}") from error
 
 
 def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:

@@ -9,9 +9,8 @@ bytes). Where the format leaves things open, llama.cpp is followed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -19,6 +18,9 @@ import numpy.typing as npt
 
 from gemcore.errors import FormatError
 from gemcore.models.checkpoint import TextData
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 MAX_TOKEN_CHARACTERS = 1024
 """A longer token is refused: finding the merges of a token takes the square of its length."""
@@ -60,7 +62,7 @@ class TokenType(IntEnum):
 
 @attrs.frozen(kw_only=True)
 class Splitting:
-    """How byte-level text is cut into words before pairs merge, for one name in `tokenizer.ggml.pre`.
+    """How byte-level text is cut into words before pairs merge; `tokenizer.ggml.pre` names it.
 
     Attributes:
         steps: pre-tokenizers of a `tokenizers` file.

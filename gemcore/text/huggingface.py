@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemcore.errors import FormatError
 from gemcore.models.checkpoint import TextData
 from gemcore.text.gguf_tokenizer import END_TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 MAX_FILE_BYTES = 128 * 2**20
 """A larger text file is refused; the largest vocabularies in use take about 35 MB."""
@@ -26,8 +28,8 @@ def text_data_from_folder(folder: Path) -> TextData:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise FormatError(
-            f"'{folder}' has no tokenizer.json: save the tokenizer as a fast one and copy that file "
-            "there"
+            f"'{folder}' has no tokenizer.json: save the tokenizer as a fast one and copy that "
+            "file there"
         )
     tokenizer_json = _read(path)
     tokenizer = _parse(path, tokenizer_json)

@@ -7,14 +7,16 @@ temperature, top-k, top-p, min-p.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from gemcore.errors import GemError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -126,6 +128,11 @@ class Sampler:
     def _make_random(self) -> np.random.Generator:
         return np.random.default_rng(self.settings.seed)
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether the choice depends on `recent`; if not, it need not be given."""
+        return self.settings.repetition_penalty != 1.0
+
     def sample(self, logits: Float32, recent: Sequence[int] = ()) -> int:
         """The next token, from float32 logits `[vocabulary]`.
 
@@ -150,7 +157,7 @@ class Sampler:
     def _penalized(self, logits: Float32, recent: Sequence[int]) -> Float32:
         if logits.ndim != 1 or logits.size == 0:
             raise UsageError(f"logits of shape {list(logits.shape)} must be [vocabulary]")
-        if self.settings.repetition_penalty == 1.0:
+        if not self.looks_back:
             return logits
         return penalize_repetition(logits, recent, self.settings.repetition_penalty)
 

@@ -1,27 +1,35 @@
 """A Jinja environment for templates that came with a model, and so from a stranger.
 
 Jinja's immutable sandbox keeps templates from Python's internals. On top of it, this environment
-bounds what a template can make the machine do: steps (turns of loops, and calls), the size of each
-text that it makes, and the size of the result.
+bounds what a template can make the machine do: steps (turns of loops, and calls), time, the size of
+each text that it makes, and the size of the result.
 """
 
 from __future__ import annotations
 
 import contextvars
 import json
-from collections.abc import Iterable, Iterator
+import time
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import attrs
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from jinja2.runtime import Context
+
 MAX_STEPS = 200_000
 """Turns of loops plus calls in one rendering; a chat of 1000 messages takes some ten thousand."""
+
+MAX_SECONDS = 10.0
+"""Time for one rendering; an ordinary one takes a millisecond."""
 
 MAX_CHARACTERS = 8 * 2**20
 """Length of the result and of each text on the way; elements, for lists."""
@@ -33,12 +41,25 @@ _PADDING_METHODS = frozenset(
 _PADDING_FILTERS = ("batch", "center", "format", "indent", "slice", "wordwrap", "xmlattr")
 _USELESS_GLOBALS = ("cycler", "joiner", "lipsum")
 
-_steps: contextvars.ContextVar[Iterator[int]] = contextvars.ContextVar("template_steps")
+
+@attrs.define
+class _Budget:
+    """What one rendering has left."""
+
+    steps: int = MAX_STEPS
+    deadline: float = attrs.field(factory=lambda: time.monotonic() + MAX_SECONDS)
+
+
+_budget: contextvars.ContextVar[_Budget] = contextvars.ContextVar("template_budget")
 
 
 def _step() -> None:
-    if next(_steps.get(), None) is None:
+    budget = _budget.get()
+    budget.steps -= 1
+    if budget.steps < 0:
         raise SecurityError(f"it takes more than {MAX_STEPS} steps")
+    if time.monotonic() > budget.deadline:
+        raise SecurityError(f"it takes more than {MAX_SECONDS:g} seconds")
 
 
 def _counted(items: Iterable[Any]) -> Iterator[Any]:
@@ -111,24 +132,23 @@ class _PlainNamespace(Namespace):
 class _Bounds(NodeTransformer):
     """Rewrites a parsed template so that its loops count and its long texts are measured."""
 
-    def visit_For(self, node: nodes.For) -> nodes.For:
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         self.generic_visit(node)
         node.iter = self._filter(node.iter, "gem_counted")
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802
         self.generic_visit(node)
         return self._filter(node, "gem_checked")
 
-    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.AssignBlock:
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.AssignBlock:  # noqa: N802
         self.generic_visit(node)
         node.filter = self._filter(node.filter, "gem_checked")
         return node
 
     @staticmethod
-    def _filter(node: nodes.Expr | None, name: str) -> nodes.Filter:
-        line = None if node is None else node.lineno
-        return nodes.Filter(node, name, [], [], None, None, lineno=line)
+    def _filter(node: nodes.Node | None, name: str) -> nodes.Filter:
+        return nodes.Filter(node, name, [], [], None, None, lineno=getattr(node, "lineno", 1))
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
@@ -162,7 +182,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         tree = _Bounds().visit(self.parse(source))
         code = self.compile(tree)
         template = self.template_class.from_code(self, code, self.make_globals(None))
-        token = _steps.set(iter(range(MAX_STEPS)))
+        token = _budget.set(_Budget())
         try:
             pieces = []
             length = 0
@@ -172,11 +192,11 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
                 pieces.append(piece)
             return "".join(pieces)
         finally:
-            _steps.reset(token)
+            _budget.reset(token)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Arithmetic, refused where the result would be huge."""
-        sized = str | list | tuple
+        sized = (str, list, tuple)
         if operator == "+" and isinstance(left, sized) and isinstance(right, sized):
             _check_length(len(left) + len(right))
         elif operator == "*":
@@ -192,7 +212,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(
-        __self,  # noqa: N805
+        __self,  # noqa: N805 - the template's own arguments may have any name
         __context: Context,
         __obj: Any,
         *args: Any,
@@ -208,5 +228,5 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             if name == "replace":
                 return _replace(owner, *args, **kwargs)
             if name == "join":
-                return _join(*args, separator=owner)
+                return _join(args[0], owner)
         return _checked(super().call(__context, __obj, *args, **kwargs))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import attrs
 
 from gemcore.errors import UsageError
-from gemcore.text.tokenizer import IncrementalDecoder, Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gemcore.text.decoding import IncrementalDecoder
+    from gemcore.text.tokenizer import Tokenizer
 
 
 def first_stop(text: str, stops: Iterable[str]) -> int | None:
@@ -38,6 +43,10 @@ def possible_start(text: str, stops: Iterable[str]) -> int:
     return longest
 
 
+def _as_tuple(stops: Iterable[str]) -> tuple[str, ...]:
+    return tuple(stops)
+
+
 def _check_stops(instance: object, attribute: object, stops: tuple[str, ...]) -> None:
     if not all(isinstance(stop, str) and stop for stop in stops):
         raise UsageError(f"stop strings {list(stops)} must be texts of at least one character")
@@ -52,6 +61,7 @@ class TextStream:
     token does not grow with the text: only the held back end is looked at.
 
     >>> from tokenizers import Tokenizer as Backend, decoders, models
+    >>> from gemcore.text.tokenizer import Tokenizer
     >>> backend = Backend(models.BPE({"h": 0, "i": 1, "!": 2}, []))
     >>> backend.decoder = decoders.ByteLevel()
     >>> stream = TextStream(Tokenizer(backend=backend), stops=("!",))
@@ -64,7 +74,7 @@ class TextStream:
     """
 
     _tokenizer: Tokenizer
-    stops: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_check_stops)
+    stops: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=_check_stops)
     stopped: bool = attrs.field(default=False, init=False)
     _held: str = attrs.field(default="", init=False)
     _decoder: IncrementalDecoder = attrs.field(init=False)

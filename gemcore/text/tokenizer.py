@@ -2,99 +2,21 @@
 
 from __future__ import annotations
 
-import codecs
 import functools
 import json
-import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 from tokenizers import Tokenizer as Backend
 
 from gemcore.errors import FormatError, UsageError
-from gemcore.models.checkpoint import TextData
+from gemcore.text.decoding import IncrementalDecoder, Spelling, read_spelling
 
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
-
-@functools.cache
-def byte_alphabet() -> Mapping[str, int]:
-    """The 256 characters that byte-level BPE writes bytes with (GPT-2), each with its byte.
-
-    >>> byte_alphabet()["Ġ"]
-    32
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = sorted(set(range(256)) - set(printable))
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + place): byte for place, byte in enumerate(others)
-    }
-
-
-@attrs.frozen(kw_only=True)
-class Spelling:
-    """How the text of a token becomes bytes, and what is taken off the front of a whole text.
-
-    Attributes:
-        byte_level: tokens are written in `byte_alphabet()`.
-        byte_tokens: a token `<0x0A>` means that byte (SentencePiece's byte fallback).
-        replacements: pairs (old, new), applied to a token in order.
-        leading_spaces: spaces to drop from the start of a decoded text.
-    """
-
-    byte_level: bool = False
-    byte_tokens: bool = False
-    replacements: tuple[tuple[str, str], ...] = ()
-    leading_spaces: int = 0
-
-    def to_bytes(self, token: str) -> bytes:
-        """The bytes that a token stands for; together, tokens make UTF-8."""
-        if self.byte_level:
-            alphabet = byte_alphabet()
-            try:
-                return bytes([alphabet[character] for character in token])
-            except KeyError:
-                return token.encode()
-        if self.byte_tokens and (match := _BYTE_TOKEN.match(token)):
-            return bytes([int(match[1], 16)])
-        for old, new in self.replacements:
-            token = token.replace(old, new)
-        return token.encode()
-
-
-def _spelling(decoder: Mapping[str, Any]) -> Spelling | None:
-    """Read the `decoder` part of a tokenizer file; None for a kind that is not known here."""
-    kind = decoder.get("type")
-    if kind == "ByteLevel":
-        return Spelling(byte_level=True)
-    if kind == "ByteFallback":
-        return Spelling(byte_tokens=True)
-    if kind == "Fuse":
-        return Spelling()
-    if kind == "Metaspace":
-        return Spelling(
-            replacements=((decoder["replacement"], " "),),
-            leading_spaces=int(decoder.get("prepend_scheme") != "never"),
-        )
-    if kind == "Replace" and "String" in decoder["pattern"]:
-        return Spelling(replacements=((decoder["pattern"]["String"], decoder["content"]),))
-    if kind == "Strip" and decoder["content"] == " " and not decoder["stop"]:
-        return Spelling(leading_spaces=decoder["start"])
-    if kind == "Sequence":
-        whole = Spelling()
-        for part in map(_spelling, decoder["decoders"]):
-            if part is None:
-                return None
-            whole = Spelling(
-                byte_level=whole.byte_level or part.byte_level,
-                byte_tokens=whole.byte_tokens or part.byte_tokens,
-                replacements=whole.replacements + part.replacements,
-                leading_spaces=whole.leading_spaces + part.leading_spaces,
-            )
-        return whole
-    return None
+    from gemcore.models.checkpoint import TextData
 
 
 def _load(tokenizer_json: str) -> Backend:
@@ -107,37 +29,6 @@ def _load(tokenizer_json: str) -> Backend:
     backend.no_truncation()
     backend.no_padding()
     return backend
-
-
-@attrs.define(eq=False)
-class IncrementalDecoder:
-    """Token ids to text, one at a time; a character appears once all of its bytes are there.
-
-    The pieces of `push` and the one of `finish`, joined, are `Tokenizer.decode` of all the ids.
-    """
-
-    _bytes_of: Callable[[int], bytes]
-    _leading_spaces: int = 0
-    _utf8: codecs.IncrementalDecoder = attrs.field(
-        init=False, factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
-    )
-
-    def push(self, token_id: int) -> str:
-        """The text that this token completes; empty while a character lacks bytes."""
-        return self._without_leading_spaces(self._utf8.decode(self._bytes_of(token_id)))
-
-    def finish(self) -> str:
-        """What is left: U+FFFD if the last character never became complete, else nothing."""
-        return self._without_leading_spaces(self._utf8.decode(b"", final=True))
-
-    def _without_leading_spaces(self, text: str) -> str:
-        while self._leading_spaces and text:
-            if text[0] != " ":
-                self._leading_spaces = 0
-            else:
-                self._leading_spaces -= 1
-                text = text[1:]
-        return text
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -174,7 +65,7 @@ class Tokenizer:
     @_spelling.default
     def _read_spelling(self) -> Spelling | None:
         decoder = self._backend.decoder
-        return None if decoder is None else _spelling(json.loads(decoder.__getstate__()))
+        return None if decoder is None else read_spelling(json.loads(decoder.__getstate__()))
 
     @classmethod
     def from_text_data(cls, text: TextData) -> Tokenizer:
@@ -225,7 +116,7 @@ class Tokenizer:
             ) from error
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a user's text that is not a chat, after `bos_token` where one is expected."""
+        """Token ids of a user's text that is no chat, after `bos_token` where one is expected."""
         ids = self.encode(text, special=False)
         bos = self.token_id(self.bos_token) if self.add_bos and self.bos_token else None
         return ids if bos is None else [bos, *ids]

@@ -1,0 +1,121 @@
+"""The library's way in: from a model's name, or a bundle, to a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemcore.bundle import WEIGHTS, Bundle, open_bundle
+from gemcore.compile import BuildParts, Step, cached_bundle, compile_bundle
+from gemcore.errors import UsageError
+from gemcore.models.sources import load_checkpoint
+from gemcore.plugins import get_host
+from gemcore.recipe import Recipe
+from gemcore.session import Session
+
+if TYPE_CHECKING:
+    from gemcore.cache import Progress
+    from gemcore.plugins import PluginHost
+
+
+def load(
+    model: str | None = None,
+    *,
+    recipe: Recipe | None = None,
+    threads: int | None = None,
+    host: PluginHost | None = None,
+    step: Step | None = None,
+    download: Progress | None = None,
+    strict: bool = False,
+    **choices: str,
+) -> Session:
+    """Open a model, compiling it first where it is not in the user's cache yet.
+
+    Args:
+        model: a known name, a GGUF file, a Hugging Face folder or a Hub id.
+        recipe: what to build; `model` and `choices` change it.
+        threads: how many threads compute; by default all cores.
+        host: the plugins to choose from; by default all that are installed.
+        step: called while the model is compiled.
+        download: called with bytes done and bytes in all while the model is fetched.
+        strict: a weight that cannot be quantized as asked is an error.
+        choices: `router`, `quantizer` and `target`, as the command line takes them.
+
+    Raises:
+        GemError: something does not exist or does not work; the message says what and what to do.
+    """
+    host = host or get_host()
+    wanted = _recipe(recipe, model, choices)
+    parts = build_parts(wanted, host)
+    checkpoint = load_checkpoint(wanted.model, host, download)
+    bundle = cached_bundle(checkpoint, parts, step=step, strict=strict)
+    return _session(bundle, host, threads or wanted.run.threads)
+
+
+def compile(  # the word that users look for
+    model: str | None = None,
+    output: Path | str = "model.gem",
+    *,
+    recipe: Recipe | None = None,
+    host: PluginHost | None = None,
+    step: Step | None = None,
+    download: Progress | None = None,
+    strict: bool = False,
+    **choices: str,
+) -> Bundle:
+    """Compile a model into a bundle of its own at `output`; the arguments are those of `load`."""
+    host = host or get_host()
+    wanted = _recipe(recipe, model, choices)
+    parts = build_parts(wanted, host)
+    checkpoint = load_checkpoint(wanted.model, host, download)
+    return compile_bundle(checkpoint, parts, Path(output), step=step, strict=strict)
+
+
+def open_session(
+    bundle: Path | str, *, threads: int | None = None, host: PluginHost | None = None
+) -> Session:
+    """Open a bundle, after checking every file of it.
+
+    Raises UsageError when there is none, BundleError when it is damaged or made for other versions or
+    another machine.
+    """
+    return _session(open_bundle(Path(bundle)), host or get_host(), threads)
+
+
+def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
+    """The plugins that a recipe names, made with its options."""
+    parts: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    sources: list[str] = []
+    for kind, choice in (
+        ("router", recipe.router),
+        ("quantizer", recipe.quantizer),
+        ("target", recipe.target),
+    ):
+        selection = host.select(kind, choice)
+        parts[kind] = host.create(selection)
+        names[kind] = selection.words
+        sources.append(selection.origin)
+    return BuildParts(**parts, names=names, sources=tuple(sources))
+
+
+def _session(bundle: Bundle, host: PluginHost, threads: int | None) -> Session:
+    from gemcore.runtime.mapped_weights import map_weights
+
+    manifest = bundle.manifest
+    target = host.create(host.select("target", manifest.target))
+    weights = map_weights(bundle.folder / WEIGHTS, manifest.weights)
+    details = dict(manifest.target_details)
+    return Session(bundle, target.open(bundle.folder, details, weights, threads))
+
+
+def _recipe(recipe: Recipe | None, model: str | None, choices: dict[str, str]) -> Recipe:
+    unknown = set(choices) - {"router", "quantizer", "target"}
+    if unknown:
+        raise UsageError(
+            f"unknown argument '{sorted(unknown)[0]}': a build has a router, a quantizer and a target"
+        )
+    given: dict[str, Any] = dict(choices)
+    if model is not None:
+        given["model"] = model
+    return (recipe or Recipe()).with_changes(**given)

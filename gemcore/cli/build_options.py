@@ -1,0 +1,107 @@
+"""The options that say what to build and how to sample, shared by the commands that need a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from gemcore.recipe import Recipe
+    from gemcore.session import Session
+    from gemcore.text.sampling import SamplingSettings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+build_options = _together(
+    click.option("-m", "--model", help="A known name, a .gguf file, a Hugging Face folder or Hub id."),
+    click.option("--router", help="How tokens choose experts, for example 'none'."),
+    click.option("-q", "--quantizer", help="How weights are stored, for example 'q4a-g32'."),
+    click.option("--target", help="What to compile for, for example 'host'."),
+    click.option("--strict", is_flag=True, help="Fail where a weight cannot be quantized as asked."),
+    click.option(
+        "--recipe",
+        "recipe_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A TOML file with the same settings; the command line wins.",
+    ),
+)
+"""`--model`, `--router`, `--quantizer`, `--target`, `--strict`, `--recipe`."""
+
+open_options = _together(
+    build_options,
+    click.option(
+        "--bundle",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Open this compiled bundle; then no model is needed.",
+    ),
+    click.option("--threads", type=int, help="Threads that compute; by default all cores."),
+)
+"""`build_options` with `--bundle` and `--threads`."""
+
+sampling_options = _together(
+    click.option("--max-tokens", type=int, help="The most tokens to generate.  [default: 256]"),
+    click.option("--temperature", type=float, help="0 takes the likeliest token.  [default: 0]"),
+    click.option("--top-k", type=int, help="Choose among the k likeliest tokens."),
+    click.option("--top-p", type=float, help="Choose among the likeliest tokens of this total."),
+    click.option("--min-p", type=float, help="Leave out tokens below this share of the likeliest."),
+    click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
+    click.option("--seed", type=int, help="Of the random choices."),
+    click.option("--system", help="System message of the chat."),
+)
+"""`--max-tokens`, `--temperature` and so on, and `--system`."""
+
+_CHOICES = ("model", "router", "quantizer", "target")
+
+
+def read_recipe(recipe_file: Path | None, given: dict[str, Any]) -> Recipe:
+    """The recipe of a command: the file's settings, then those of the command line."""
+    from gemcore.recipe import Recipe
+
+    recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
+    return recipe.with_changes(**{name: value for name, value in given.items() if value is not None})
+
+
+def sampling_settings(recipe: Recipe) -> SamplingSettings:
+    """The recipe's sampling settings."""
+    from gemcore.text.sampling import SamplingSettings
+
+    run = recipe.run
+    return SamplingSettings(
+        temperature=run.temperature,
+        top_k=run.top_k,
+        top_p=run.top_p,
+        min_p=run.min_p,
+        repetition_penalty=run.repetition_penalty,
+        seed=run.seed,
+    )
+
+
+def open_for_command(recipe: Recipe, bundle: Path | None, *, strict: bool = False) -> Session:
+    """The session of a command: an existing bundle, or the recipe's, compiled with a display."""
+    from gemcore.errors import UsageError
+
+    if bundle is not None:
+        from gemcore.api import open_session
+
+        changed = [name for name in _CHOICES if getattr(recipe, name) != getattr(type(recipe)(), name)]
+        if changed:
+            raise UsageError(f"--bundle is compiled already: drop --{changed[0]}")
+        return open_session(bundle, threads=recipe.run.threads)
+    from gemcore.api import load
+    from gemcore.cli.display import StepDisplay
+
+    with StepDisplay() as display:
+        return load(recipe=recipe, step=display.step, download=display.download, strict=strict)

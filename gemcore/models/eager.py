@@ -1,0 +1,55 @@
+"""A checkpoint run by torch, uncompiled: the reference that compiled models are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gemcore.models.cache_layout import KEY_BLOCK
+from gemcore.models.checkpoint import Checkpoint
+from gemcore.models.decoder import (
+    Decoder,
+    causal_placement,
+    dense_schemes,
+    load_weights,
+    new_caches,
+)
+from gemcore.models.weights import Weights, dense_weights
+
+
+class EagerModel:
+    """A decoder in torch, for whole texts.
+
+    Args:
+        checkpoint: the model.
+        schemes, weights: of a plan; without them everything is float32, and so is all arithmetic.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        schemes: Mapping[str, str] | None = None,
+        weights: Weights | None = None,
+    ) -> None:
+        self.config = checkpoint.config
+        exact = schemes is not None
+        with torch.device("meta"):
+            self.decoder = Decoder(
+                self.config, schemes or dense_schemes(self.config), float_arithmetic=not exact
+            ).eval()
+        load_weights(self.decoder, weights if weights is not None else dense_weights(checkpoint))
+        self._dtype = torch.float16 if exact else torch.float32
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits after every token of a text: float32 `[tokens, vocabulary]`."""
+        count = len(tokens)
+        caches = new_caches(self.config, -(-count // KEY_BLOCK) * KEY_BLOCK, self._dtype)
+        ids = torch.tensor(tokens, dtype=torch.int32)
+        rows = torch.arange(count, dtype=torch.int32)
+        with torch.no_grad():
+            logits = self.decoder(ids, causal_placement(0, count), rows, caches)
+        result: npt.NDArray[np.float32] = logits.numpy()
+        return result

@@ -1,0 +1,127 @@
+"""Token ids back to text, as bytes first: a character may be spread over several tokens."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+
+
+@functools.cache
+def byte_alphabet() -> Mapping[str, int]:
+    """The 256 characters that byte-level BPE writes bytes with (GPT-2), each with its byte.
+
+    >>> byte_alphabet()["Ġ"]
+    32
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = sorted(set(range(256)) - set(printable))
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + place): byte for place, byte in enumerate(others)
+    }
+
+
+@attrs.frozen(kw_only=True)
+class Spelling:
+    """How the text of a token becomes bytes, and what is taken off the front of a whole text.
+
+    Attributes:
+        byte_level: tokens are written in `byte_alphabet()`.
+        byte_tokens: a token `<0x0A>` means that byte (SentencePiece's byte fallback).
+        replacements: pairs (old, new), applied to a token in order.
+        leading_spaces: spaces to drop from the start of a decoded text.
+    """
+
+    byte_level: bool = False
+    byte_tokens: bool = False
+    replacements: tuple[tuple[str, str], ...] = ()
+    leading_spaces: int = 0
+
+    def to_bytes(self, token: str) -> bytes:
+        """The bytes that a token stands for; together, tokens make UTF-8."""
+        if self.byte_level:
+            alphabet = byte_alphabet()
+            try:
+                return bytes([alphabet[character] for character in token])
+            except KeyError:
+                return token.encode()
+        if self.byte_tokens and (match := _BYTE_TOKEN.match(token)):
+            return bytes([int(match[1], 16)])
+        for old, new in self.replacements:
+            token = token.replace(old, new)
+        return token.encode()
+
+
+def read_spelling(decoder: Mapping[str, Any]) -> Spelling | None:  # noqa: PLR0911
+    """Read the `decoder` part of a tokenizer file; None for a kind that is not known here."""
+    match decoder:
+        case {"type": "ByteLevel"}:
+            return Spelling(byte_level=True)
+        case {"type": "ByteFallback"}:
+            return Spelling(byte_tokens=True)
+        case {"type": "Fuse"}:
+            return Spelling()
+        case {"type": "Metaspace", "replacement": str(old)}:
+            prefix = decoder.get("prepend_scheme") != "never"
+            return Spelling(replacements=((old, " "),), leading_spaces=int(prefix))
+        case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)}:
+            return Spelling(replacements=((old, new),))
+        case {"type": "Strip", "content": " ", "start": int(start), "stop": 0}:
+            return Spelling(leading_spaces=start)
+        case {"type": "Sequence", "decoders": [*parts]}:
+            return _joined([read_spelling(part) for part in parts])
+        case _:
+            return None
+
+
+def _joined(parts: Sequence[Spelling | None]) -> Spelling | None:
+    whole = Spelling()
+    for part in parts:
+        if part is None:
+            return None
+        whole = Spelling(
+            byte_level=whole.byte_level or part.byte_level,
+            byte_tokens=whole.byte_tokens or part.byte_tokens,
+            replacements=whole.replacements + part.replacements,
+            leading_spaces=whole.leading_spaces + part.leading_spaces,
+        )
+    return whole
+
+
+@attrs.define(eq=False)
+class IncrementalDecoder:
+    """Token ids to text, one at a time; a character appears once all of its bytes are there.
+
+    The pieces of `push` and the one of `finish`, joined, are `Tokenizer.decode` of all the ids.
+    """
+
+    _bytes_of: Callable[[int], bytes]
+    _leading_spaces: int = 0
+    _utf8: codecs.IncrementalDecoder = attrs.field(
+        init=False, factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
+    )
+
+    def push(self, token_id: int) -> str:
+        """The text that this token completes; empty while a character lacks bytes."""
+        return self._without_leading_spaces(self._utf8.decode(self._bytes_of(token_id)))
+
+    def finish(self) -> str:
+        """What is left: U+FFFD if the last character never became complete, else nothing."""
+        return self._without_leading_spaces(self._utf8.decode(b"", final=True))
+
+    def _without_leading_spaces(self, text: str) -> str:
+        while self._leading_spaces and text:
+            if text[0] != " ":
+                self._leading_spaces = 0
+            else:
+                self._leading_spaces -= 1
+                text = text[1:]
+        return text

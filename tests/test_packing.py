@@ -1,0 +1,206 @@
+"""Packed weights against an independent slow loop, and rounding against its bound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gemcore.errors import UsageError
+from gemcore.packing import (
+    SCHEMES,
+    Quantized,
+    Scheme,
+    dequantize,
+    fits,
+    get_scheme,
+    pack,
+    pack_halves,
+    pack_weight,
+    packed_shape,
+    quantize,
+    unpack,
+    unpack_halves,
+    unpack_weight,
+)
+
+GROUPED = [scheme for scheme in SCHEMES.values() if scheme.grouped]
+grouped_schemes = pytest.mark.parametrize("scheme", GROUPED, ids=lambda scheme: scheme.name)
+half_bits = st.integers(0, 2**16 - 1)
+
+
+@st.composite
+def quantized_weights(draw, scheme: Scheme) -> Quantized:
+    rows, groups = draw(st.integers(1, 35)), draw(st.integers(1, 3))
+    codes = draw(arrays(np.uint8, (rows, 32 * groups), elements=st.integers(0, 2**scheme.bits - 1)))
+
+    def halves() -> np.ndarray:
+        # Any bits at all: packing must not interpret them.
+        return draw(arrays(np.uint16, (rows, groups), elements=half_bits)).view(np.float16)
+
+    minima = halves() if scheme.has_minimum else None
+    return Quantized(codes=codes, scales=halves(), minima=minima)
+
+
+def weights(largest: float = 1e4):
+    shapes = st.tuples(st.integers(1, 20), st.integers(1, 3).map(lambda groups: 32 * groups))
+    values = st.floats(-largest, largest, width=32)
+    return shapes.flatmap(lambda shape: arrays(np.float32, shape, elements=values))
+
+
+def slow_block(scheme: Scheme, weight: Quantized, tile: int, group: int) -> bytes:
+    """One block, byte by byte, as the module's docstring describes it."""
+    block = bytearray(scheme.block_bytes)
+    rows = weight.codes.shape[0]
+    for lane in range(16):
+        row = 16 * tile + lane
+        for k in range(32):
+            code = int(weight.codes[row, 32 * group + k]) if row < rows else scheme.offset
+            if scheme.bits == 4:
+                # 64 bytes for 8 values; the second four are the high nibbles.
+                block[64 * (k // 8) + 4 * lane + k % 4] |= code << (4 if k % 8 >= 4 else 0)
+            else:
+                block[64 * (k // 4) + 4 * lane + k % 4] = code
+        for part, halves in enumerate((weight.scales, weight.minima)):
+            if halves is not None and row < rows:
+                start = 16 * 32 * scheme.bits // 8 + 32 * part + 2 * lane
+                block[start : start + 2] = halves[row, group].tobytes()
+    return bytes(block)
+
+
+@grouped_schemes
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_unpack_undoes_pack(scheme, data):
+    weight = data.draw(quantized_weights(scheme))
+    rows = weight.codes.shape[0]
+    packed = pack(weight, scheme)
+    assert packed.shape == packed_shape(scheme, weight.codes.shape)
+    assert packed.dtype == np.uint8
+    again = unpack(packed, scheme, rows)
+    np.testing.assert_array_equal(again.codes, weight.codes)
+    np.testing.assert_array_equal(again.scales.view(np.uint16), weight.scales.view(np.uint16))
+    assert (again.minima is None) == (weight.minima is None)
+    if weight.minima is not None:
+        np.testing.assert_array_equal(again.minima.view(np.uint16), weight.minima.view(np.uint16))
+
+
+@grouped_schemes
+@pytest.mark.parametrize("rows", [16, 21])
+def test_layout_is_the_documented_one(scheme, rows):
+    generator = np.random.default_rng(1)
+
+    def halves() -> np.ndarray:
+        return generator.standard_normal((rows, 3)).astype(np.float16)
+
+    codes = generator.integers(0, 2**scheme.bits, (rows, 96), dtype=np.uint8)
+    weight = Quantized(
+        codes=codes, scales=halves(), minima=halves() if scheme.has_minimum else None
+    )
+    packed = pack(weight, scheme)
+    for tile in range(packed.shape[0]):
+        for group in range(3):
+            assert packed[tile, group].tobytes() == slow_block(scheme, weight, tile, group)
+
+
+def test_layout_of_halves_is_the_documented_one():
+    weight = np.random.default_rng(2).standard_normal((21, 5)).astype(np.float32)
+    packed = pack_halves(weight)
+    assert packed.shape == packed_shape(get_scheme("f16"), (21, 5)) == (2, 5, 16)
+    for row in range(32):
+        for column in range(5):
+            expected = np.float16(weight[row, column]) if row < 21 else 0
+            assert packed[row // 16, column, row % 16] == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(weight=arrays(np.float16, st.tuples(st.integers(1, 35), st.integers(1, 9)),
+                     elements=st.floats(allow_nan=False, allow_infinity=False, width=16)))  # fmt: skip
+def test_halves_come_back_exactly(weight):
+    unpacked = unpack_halves(pack_halves(weight), weight.shape[0])
+    np.testing.assert_array_equal(unpacked, weight.astype(np.float32))
+
+
+@grouped_schemes
+@settings(max_examples=60, deadline=None)
+@given(weight=weights())
+def test_rounding_stays_within_half_a_step(scheme, weight):
+    quantized = quantize(weight, scheme)
+    error = np.abs(dequantize(quantized, scheme).astype(float) - weight).reshape(
+        *quantized.scales.shape, 32
+    )
+    step = np.abs(quantized.scales.astype(float))
+    groups = np.abs(weight.astype(float)).reshape(error.shape)
+    extent = groups.max(-1)
+    # Scales are float16: rounding one moves the end of the grid by up to 2**-11 of it, or by
+    # levels times the smallest float16 where the scale is subnormal. With a minimum, that rounds too.
+    slack = 2.0**-10 * (extent + 15 * step) + 2.0**scheme.bits * 2.0**-25
+    if scheme.name == "q4s-g32":
+        # The end of the grid on the other side of the largest value is one step short.
+        extremes = np.take_along_axis(
+            weight.reshape(error.shape), groups.argmax(-1)[..., None], -1
+        )
+        opposite = np.sign(weight.reshape(error.shape)) != np.sign(extremes)
+        bound = np.where(opposite, 1.0, 0.5) * step[..., None] + slack[..., None]
+    else:
+        bound = step[..., None] / 2 + slack[..., None]
+    assert (error <= bound).all()
+
+
+@grouped_schemes
+def test_values_on_the_grid_are_kept(scheme):
+    generator = np.random.default_rng(3)
+    codes = generator.integers(1, 2**scheme.bits, (5, 64), dtype=np.uint8)
+    # Both ends of the grid occur in each group, so that rounding finds this very grid.
+    codes[:, ::32] = 0 if scheme.bits == 4 else 1
+    codes[:, 1::32] = 2**scheme.bits - 1
+    scales = np.full((5, 2), 0.25, np.float16)
+    minima = np.full((5, 2), -1.5, np.float16) if scheme.has_minimum else None
+    values = dequantize(Quantized(codes=codes, scales=scales, minima=minima), scheme)
+    np.testing.assert_array_equal(dequantize(quantize(values, scheme), scheme), values)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_zeros_stay_zeros(name):
+    zeros = np.zeros((17, 32), np.float32)
+    scheme = get_scheme(name)
+    np.testing.assert_array_equal(unpack_weight(pack_weight(zeros, scheme), scheme, 17), zeros)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(name, bad):
+    weight = np.ones((2, 32), np.float32)
+    weight[1, 3] = bad
+    with pytest.raises(UsageError, match="NaN or infinite"):
+        pack_weight(weight, get_scheme(name))
+
+
+def test_too_large_for_half_precision_names_the_value_and_the_way_out():
+    weight = np.full((1, 32), -1e5, np.float32)
+    with pytest.raises(UsageError, match=r"up to 65504, but the weight reaches 100000.*q8-g32"):
+        pack_weight(weight, get_scheme("f16"))
+    kept = unpack_weight(pack_weight(weight, get_scheme("q8-g32")), get_scheme("q8-g32"), 1)
+    np.testing.assert_allclose(kept, weight, rtol=1e-2)
+
+
+def test_only_whole_groups_fit():
+    assert fits(get_scheme("q4a-g32"), (8, 64)) is None
+    assert "48" in (fits(get_scheme("q4a-g32"), (8, 48)) or "")
+    assert fits(get_scheme("f16"), (8, 48)) is None
+
+
+def test_unknown_scheme_lists_the_known_ones():
+    with pytest.raises(UsageError, match="did you mean 'q8-g32'.*f16, q4a-g32, q4s-g32, q8-g32"):
+        get_scheme("q8g32")
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"), [("q4a-g32", 5.0), ("q4s-g32", 4.5), ("q8-g32", 8.5), ("f16", 16.0)]
+)
+def test_bits_per_weight(name, bits):
+    assert get_scheme(name).bits_per_weight == bits
+    size = pack_weight(np.ones((32, 64), np.float32), get_scheme(name)).nbytes
+    assert 8 * size / (32 * 64) == bits
