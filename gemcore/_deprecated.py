@@ -29,7 +29,7 @@ class Deprecation:
     instead: str
 
     def warning(self, what: str) -> GemDeprecationWarning:
-        """Make the warning for `what`; pluggy's `warn_on_impl` takes it, and so does `warnings.warn`.
+        """Make the warning for `what`, as `warnings.warn` and pluggy's `warn_on_impl` take it.
 
         >>> from datetime import date
         >>> gone = Deprecation(since="0.2", removal=date(2027, 3, 1), instead="gem_routers")

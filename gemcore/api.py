@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from gemcore.bundle import WEIGHTS, Bundle, open_bundle
 from gemcore.compile import BuildParts, Step, cached_bundle, compile_bundle
 from gemcore.errors import UsageError
-from gemcore.models.sources import load_checkpoint
+from gemcore.models.sources import load_checkpoint, locate_checkpoint
+from gemcore.options import PluginChoice
 from gemcore.plugins import get_host
 from gemcore.recipe import Recipe
 from gemcore.session import Session
 
 if TYPE_CHECKING:
     from gemcore.cache import Progress
-    from gemcore.plugins import PluginHost
+    from gemcore.plugins import PluginHost, Selection
 
 
 def load(
@@ -47,9 +48,9 @@ def load(
     host = host or get_host()
     wanted = _recipe(recipe, model, choices)
     parts = build_parts(wanted, host)
-    checkpoint = load_checkpoint(wanted.model, host, download)
-    bundle = cached_bundle(checkpoint, parts, step=step, strict=strict)
-    return _session(bundle, host, threads or wanted.run.threads)
+    identity, open_model = locate_checkpoint(wanted.model, host, download)
+    bundle = cached_bundle(identity, open_model, parts, step=step, strict=strict)
+    return _session(bundle, host, threads or wanted.run.threads, wanted.run.context_length)
 
 
 def compile(  # the word that users look for
@@ -72,14 +73,24 @@ def compile(  # the word that users look for
 
 
 def open_session(
-    bundle: Path | str, *, threads: int | None = None, host: PluginHost | None = None
+    bundle: Path | str,
+    *,
+    threads: int | None = None,
+    context_length: int | None = None,
+    host: PluginHost | None = None,
 ) -> Session:
     """Open a bundle, after checking every file of it.
+
+    Args:
+        bundle: folder of the bundle.
+        threads: how many threads compute; by default all cores.
+        context_length: the most tokens of prompt and answer; by default what the model allows.
+        host: the plugins to choose from; by default all that are installed.
 
     Raises UsageError when there is none, BundleError when it is damaged or made for other versions or
     another machine.
     """
-    return _session(open_bundle(Path(bundle)), host or get_host(), threads)
+    return _session(open_bundle(Path(bundle)), host or get_host(), threads, context_length)
 
 
 def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
@@ -94,19 +105,29 @@ def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
     ):
         selection = host.select(kind, choice)
         parts[kind] = host.create(selection)
-        names[kind] = selection.words
+        names[kind] = _words(selection)
         sources.append(selection.origin)
     return BuildParts(**parts, names=names, sources=tuple(sources))
 
 
-def _session(bundle: Bundle, host: PluginHost, threads: int | None) -> Session:
+def _words(selection: Selection) -> str:
+    """A selection as the user could type it, without the options that are as they would be anyway."""
+    defaults = {option.name: option.default for option in selection.record.options}
+    changed = {n: v for n, v in selection.options.items() if v != defaults[n]}
+    return str(PluginChoice(selection.name, changed))
+
+
+def _session(
+    bundle: Bundle, host: PluginHost, threads: int | None, context_length: int | None
+) -> Session:
     from gemcore.runtime.mapped_weights import map_weights
 
     manifest = bundle.manifest
     target = host.create(host.select("target", manifest.target))
     weights = map_weights(bundle.folder / WEIGHTS, manifest.weights)
     details = dict(manifest.target_details)
-    return Session(bundle, target.open(bundle.folder, details, weights, threads))
+    executor = target.open(bundle.folder, details, weights, threads)
+    return Session(bundle, executor, context_length=context_length)
 
 
 def _recipe(recipe: Recipe | None, model: str | None, choices: dict[str, str]) -> Recipe:
@@ -115,7 +136,4 @@ def _recipe(recipe: Recipe | None, model: str | None, choices: dict[str, str]) -
         raise UsageError(
             f"unknown argument '{sorted(unknown)[0]}': a build has a router, a quantizer and a target"
         )
-    given: dict[str, Any] = dict(choices)
-    if model is not None:
-        given["model"] = model
-    return (recipe or Recipe()).with_changes(**given)
+    return (recipe or Recipe()).with_changes(model=model, **choices)

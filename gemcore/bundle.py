@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -135,11 +134,11 @@ def _replace(temporary: Path, folder: Path) -> None:
     temporary.chmod(0o755)
     if folder.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        os.replace(folder, old / "bundle")
-        os.replace(temporary, folder)
+        folder.replace(old / "bundle")
+        temporary.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
     else:
-        os.replace(temporary, folder)
+        temporary.replace(folder)
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -66,7 +66,9 @@ def compile_bundle(
     plan = parts.quantizer.plan(checkpoint, None, None)
     if strict and plan.skipped:
         name, reason = plan.skipped[0]
-        raise UsageError(f"{len(plan.skipped)} weights cannot be quantized as asked: {name}, {reason}")
+        raise UsageError(
+            f"{len(plan.skipped)} weights cannot be quantized as asked: {name}, {reason}"
+        )
     with explained(folder), new_bundle(folder) as (temporary, finish):
         weights, report = parts.quantizer.apply(
             checkpoint, plan, lambda done, total: tell("packing weights", done, total)
@@ -92,7 +94,9 @@ def compile_bundle(
                     "licence": checkpoint.licence,
                 },
                 config=config,
-                **parts.names,
+                router=parts.names["router"],
+                quantizer=parts.names["quantizer"],
+                target=parts.names["target"],
                 target_details=parts.target.describe(),
                 plan=plan.schemes(),
                 quantization=attrs.asdict(report),
@@ -106,17 +110,25 @@ def compile_bundle(
 
 
 def cached_bundle(
-    checkpoint: Checkpoint, parts: BuildParts, *, step: Step | None = None, strict: bool = False
+    identity: str,
+    load: Callable[[], Checkpoint],
+    parts: BuildParts,
+    *,
+    step: Step | None = None,
+    strict: bool = False,
 ) -> Bundle:
-    """The bundle of this model and these parts: out of the user's cache, or compiled into it now."""
-    folder = cache_folder("bundles") / f"{bundle_key(checkpoint.identity, parts)}.gem"
+    """The bundle of this model and these parts: out of the user's cache, or compiled into it now.
+
+    `identity` is that of the model; `load` opens it, and is called only where it must be compiled.
+    """
+    folder = cache_folder("bundles") / f"{bundle_key(identity, parts)}.gem"
     with locked(folder):
         if folder.exists():
             try:
                 return open_bundle(folder)
             except (BundleError, UsageError):
                 pass  # Damaged or made by other versions: a cache mends itself.
-        return compile_bundle(checkpoint, parts, folder, step=step, strict=strict)
+        return compile_bundle(load(), parts, folder, step=step, strict=strict)
 
 
 def bundle_key(identity: str, parts: BuildParts) -> str:

@@ -21,7 +21,7 @@ _FIELD = re.compile(r"^(Name|Version):[ \t]*(\S+)", re.MULTILINE)
 
 
 def normalize(name: str) -> str:
-    """Write a name as PyPI compares them: lower case, with '-' for every run of '-', '_' and '.'."""
+    """Write a name as PyPI compares them: lower case, '-' for each run of '-', '_' and '.'."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -60,7 +60,7 @@ class Entry:
         return self.point.module.partition(".")[0] if self.point else ""
 
     def answers_to(self, name: str) -> bool:
-        """Whether a user may mean this plugin by `name`: entry point, distribution or short name."""
+        """Whether a user may mean this plugin by `name`: entry point, distribution, short name."""
         wanted = normalize(name)
         own = {normalize(self.name), normalize(self.distribution)}
         return wanted in own or f"gem-{wanted}" in own
@@ -83,7 +83,7 @@ class HostSettings:
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, *, no_plugins: bool = False
     ) -> HostSettings:
-        """Read the settings from `GEM_PLUGINS` (names with commas between; empty is as good as unset)."""
+        """Read `GEM_PLUGINS`: names with commas between; empty is as good as unset."""
         text = (os.environ if environment is None else environment).get("GEM_PLUGINS", "")
         names = frozenset(normalize(name.strip()) for name in text.split(",") if name.strip())
         return cls(allowed=names or None, built_in_only=no_plugins)

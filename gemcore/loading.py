@@ -206,11 +206,7 @@ def _call_hooks(manager: pluggy.PluginManager, plugin: object) -> Iterator[Plugi
 
 
 def _iterate(result: object) -> Iterator[object]:
-    if (
-        not isinstance(result, Iterable)
-        or isinstance(result, str | bytes)
-        or attrs.has(type(result))
-    ):
+    if not isinstance(result, Iterable) or isinstance(result, str | bytes):
         raise PluginError(f"it returns {type(result).__name__} instead of yielding records")
     return iter(result)
 

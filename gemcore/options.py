@@ -110,7 +110,7 @@ def format_words(choice: PluginChoice) -> str:
 def resolve_options(
     schema: Sequence[Option], given: Mapping[str, Any], owner: str
 ) -> dict[str, Any]:
-    """Check `given` against `schema` and fill in the defaults; text is converted to the option's type.
+    """Check `given` against `schema` and fill in the defaults; text becomes the option's type.
 
     Args:
         schema: the options that exist.
@@ -121,7 +121,7 @@ def resolve_options(
         A value for every option of the schema, None where there is neither a value nor a default.
 
     Raises:
-        UsageError: for an unknown option, a wrong type, a value out of bounds or not among the choices.
+        UsageError: for an unknown option, a wrong type, a value out of bounds or none of the choices.
     """
     known = {option.name: option for option in schema}
     for name in given:
@@ -136,7 +136,7 @@ def resolve_options(
 
 
 def parse_value(option: Option, text: str) -> Any:
-    """The value that `text` stands for, or None where it stands for none of the option's type."""
+    """Convert `text` to the option's type; None where it does not stand for such a value."""
     if option.type is str:
         return text
     word = text.strip().lower()

@@ -119,24 +119,28 @@ class Quantized:
 
 def quantize(weight: Floats, scheme: Scheme) -> Quantized:
     """Round `weight` `[out, in]` to the nearest codes (round-to-nearest, scale from the extremes)."""
-    _check_finite(weight)
+    check_finite(weight)
     rows, columns = weight.shape
     groups = weight.reshape(rows, columns // GROUP, GROUP)
     top = 2**scheme.bits - 1
     if scheme.has_minimum:
         low = groups.min(axis=2)
-        scales = ((groups.max(axis=2) - low) / np.float32(top)).astype(np.float16)
-        minima = low.astype(np.float16)
+        with np.errstate(over="ignore"):
+            steps = (groups.max(axis=2) - low) / np.float32(top)
+        scales = _to_halves(steps, scheme)
+        minima = _to_halves(low, scheme)
         codes = _round_to_codes(groups - minima.astype(np.float32)[..., None], scales, 0, 0, top)
         return Quantized(codes=codes, scales=scales, minima=minima)
     # The code of largest magnitude is the end of the longer side of the grid for 4 bits (as ggml does)
     # and symmetric for 8, where the lost code is worth nothing.
     if scheme.bits == 4:
-        extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[..., 0]
-        scales = (extreme / np.float32(-scheme.offset)).astype(np.float16)
+        extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[
+            ..., 0
+        ]
+        scales = _to_halves(extreme / np.float32(-scheme.offset), scheme)
         codes = _round_to_codes(groups, scales, scheme.offset, 0, top)
     else:
-        scales = (np.abs(groups).max(axis=2) / np.float32(127)).astype(np.float16)
+        scales = _to_halves(np.abs(groups).max(axis=2) / np.float32(127), scheme)
         codes = _round_to_codes(groups, scales, scheme.offset, 1, top)
     return Quantized(codes=codes, scales=scales)
 
@@ -163,7 +167,9 @@ def pack(quantized: Quantized, scheme: Scheme) -> Codes:
         packed[:, :, : scheme.code_bytes] = both.transpose(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
     else:
         split = codes.reshape(tiles, TILE, groups, GROUP // 4, 4)
-        packed[:, :, : scheme.code_bytes] = split.transpose(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
+        packed[:, :, : scheme.code_bytes] = split.transpose(0, 2, 3, 1, 4).reshape(
+            tiles, groups, -1
+        )
     start = scheme.code_bytes
     for halves in (quantized.scales, quantized.minima):
         if halves is not None:
@@ -188,7 +194,9 @@ def unpack(packed: Codes, scheme: Scheme, rows: int) -> Quantized:
     for start in range(scheme.code_bytes, scheme.block_bytes, 2 * TILE):
         tiled = np.ascontiguousarray(packed[:, :, start : start + 2 * TILE]).view(np.float16)
         halves.append(tiled.transpose(0, 2, 1).reshape(tiles * TILE, groups)[:rows])
-    return Quantized(codes=codes, scales=halves[0], minima=halves[1] if scheme.has_minimum else None)
+    return Quantized(
+        codes=codes, scales=halves[0], minima=halves[1] if scheme.has_minimum else None
+    )
 
 
 def pack_halves(weight: npt.NDArray[Any]) -> Halves:
@@ -212,7 +220,7 @@ def unpack_halves(packed: Halves, rows: int) -> Floats:
 def pack_weight(weight: Floats, scheme: Scheme) -> npt.NDArray[Any]:
     """Quantize (round to nearest) and pack a float32 weight `[out, in]`."""
     if not scheme.grouped:
-        _check_finite(weight)
+        check_finite(weight)
         return pack_halves(weight)
     return pack(quantize(weight, scheme), scheme)
 
@@ -224,11 +232,18 @@ def unpack_weight(packed: npt.NDArray[Any], scheme: Scheme, rows: int) -> Floats
     return dequantize(unpack(packed, scheme, rows), scheme)
 
 
+def check_finite(weight: npt.NDArray[Any]) -> None:
+    """Raise UsageError where `weight` holds NaN or infinite values."""
+    if not np.isfinite(weight).all():
+        raise UsageError("the weight holds NaN or infinite values: it cannot be quantized")
+
+
 def _round_to_codes(groups: Floats, scales: Halves, offset: int, lowest: int, top: int) -> Codes:
     scale = scales.astype(np.float32)[..., None]
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
     codes = np.rint(groups * inverse) + offset
-    return np.clip(codes, lowest, top).astype(np.uint8).reshape(groups.shape[0], -1)
+    clipped: Codes = np.clip(codes, lowest, top).astype(np.uint8)
+    return clipped.reshape(groups.shape[0], -1)
 
 
 def _pad_rows(rows: npt.NDArray[Any], fill: int = 0) -> npt.NDArray[Any]:
@@ -236,6 +251,13 @@ def _pad_rows(rows: npt.NDArray[Any], fill: int = 0) -> npt.NDArray[Any]:
     return np.pad(rows, ((0, missing), (0, 0)), constant_values=fill) if missing else rows
 
 
-def _check_finite(weight: Floats) -> None:
-    if not np.isfinite(weight).all():
-        raise UsageError("the weight holds NaN or infinite values: it cannot be quantized")
+def _to_halves(values: Floats, scheme: Scheme) -> Halves:
+    """Scales or minima as float16; UsageError where one is too large for it."""
+    with np.errstate(over="ignore"):
+        halves: Halves = values.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise UsageError(
+            f"scheme {scheme.name} has float16 scales and minima, up to 65504, but this weight "
+            f"needs {float(np.abs(values).max()):g}: its values are too large to be of use"
+        )
+    return halves

@@ -83,4 +83,5 @@ def log_likelihoods(
     largest = logits.max(axis=1, keepdims=True)
     totals = np.exp(logits - largest).sum(axis=1, dtype=np.float64)
     chosen = np.take_along_axis(logits, tokens[:, None], axis=1) - largest
-    return chosen[:, 0].astype(np.float64) - np.log(totals)
+    result: npt.NDArray[np.float64] = chosen[:, 0].astype(np.float64) - np.log(totals)
+    return result

@@ -1,4 +1,4 @@
-"""The plugin host: loads what is installed, survives what is broken, and finds what the user names."""
+"""The plugin host: loads what is installed, survives what is broken, finds what the user names."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Router(Protocol):
 
         The module maps `(hidden, prior)` to weights: `hidden` is float32 `[tokens, hidden]` after
         the layer's first norm, `prior` is float32 `[experts]`. The result is float32
-        `[tokens, experts]` of numbers of at least 0 whose rows sum to at most 1; experts with weight
+        `[tokens, experts]` of numbers of at least 0 whose rows sum to at most 1; experts of weight
         0 are not computed, and a row of zeros is the general path. It is plain torch code without
         control flow that depends on values, so that it is exported and compiled together with the
         decoder.
@@ -148,7 +148,7 @@ class Target(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Give the JSON values that the compiled code depends on, for the bundle and its identity."""
+        """Give the JSON values that the compiled code depends on; they go into the bundle."""
         ...
 
     def build(self, exported: Any, config: Any, folder: Path) -> DelegationReport:

@@ -97,11 +97,15 @@ class Session:
     Open one with `gemcore.open_session` or `gemcore.load`.
     """
 
-    def __init__(self, bundle: Bundle, executor: Executor) -> None:
+    def __init__(
+        self, bundle: Bundle, executor: Executor, *, context_length: int | None = None
+    ) -> None:
         self._text = bundle.text_data()
         self.bundle = bundle
         self.config = bundle.manifest.config
         self.tokenizer = Tokenizer.from_text_data(self._text)
+        model_limit = self.config.context_length
+        self.context_length = min(context_length or model_limit, model_limit)
         self._executor = executor
         self._cache = KVCache(self.config)
         self._cached: list[int] = []
@@ -168,10 +172,10 @@ class Session:
     def _fitting(self, tokens: list[int]) -> list[int]:
         if not tokens:
             raise UsageError("the prompt is empty: write something to answer")
-        if len(tokens) >= self.config.context_length:
+        if len(tokens) >= self.context_length:
             raise UsageError(
-                f"the prompt has {len(tokens)} tokens, but the model's context holds "
-                f"{self.config.context_length} and the answer needs room too: shorten it"
+                f"the prompt has {len(tokens)} tokens, but the context holds "
+                f"{self.context_length} and the answer needs room too: shorten it"
             )
         return tokens
 
@@ -203,7 +207,7 @@ class Session:
             if len(generated) == max_tokens:
                 reason = "length"
                 break
-            if len(tokens) + len(generated) >= self.config.context_length:
+            if len(tokens) + len(generated) >= self.context_length:
                 reason = "context"
                 break
             logits = self.feed([token])
@@ -287,7 +291,8 @@ class Session:
         self._check_ids(tokens)
         for start in range(0, len(tokens), PREFILL_CHUNK):
             logits = self._run(tokens[start : start + PREFILL_CHUNK])
-        return logits[-1]
+        last: npt.NDArray[np.float32] = logits[-1]
+        return last
 
     def _run(self, tokens: Sequence[int], *, every: bool = False) -> npt.NDArray[np.float32]:
         """One pass that continues the cached text: logits of the last token, or of every one."""

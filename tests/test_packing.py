@@ -186,6 +186,15 @@ def test_too_large_for_half_precision_names_the_value_and_the_way_out():
     np.testing.assert_allclose(kept, weight, rtol=1e-2)
 
 
+@grouped_schemes
+@pytest.mark.parametrize("value", [1e8, -1e8, 3e38])
+def test_values_whose_scale_overflows_are_refused(scheme, value):
+    weight = np.full((1, 32), value, np.float32)
+    weight[0, 0] = -value
+    with pytest.raises(UsageError, match=f"scheme {scheme.name} has float16 scales"):
+        quantize(weight, scheme)
+
+
 def test_only_whole_groups_fit():
     assert fits(get_scheme("q4a-g32"), (8, 64)) is None
     assert "48" in (fits(get_scheme("q4a-g32"), (8, 48)) or "")

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.option("--prompt-tokens", type=int, default=256, show_default=True)
 @click.option("--new-tokens", type=int, default=64, show_default=True)
 @click.option("--repetitions", type=int, default=5, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the versions of everything.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, with the versions of everything."
+)
 def bench(
     *,
     recipe_file: Path | None,

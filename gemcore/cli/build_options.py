@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from gemcore.recipe import Recipe
+
     from gemcore.session import Session
     from gemcore.text.sampling import SamplingSettings
 
@@ -26,11 +27,15 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 build_options = _together(
-    click.option("-m", "--model", help="A known name, a .gguf file, a Hugging Face folder or Hub id."),
+    click.option(
+        "-m", "--model", help="A known name, a .gguf file, a Hugging Face folder or Hub id."
+    ),
     click.option("--router", help="How tokens choose experts, for example 'none'."),
     click.option("-q", "--quantizer", help="How weights are stored, for example 'q4a-g32'."),
     click.option("--target", help="What to compile for, for example 'host'."),
-    click.option("--strict", is_flag=True, help="Fail where a weight cannot be quantized as asked."),
+    click.option(
+        "--strict", is_flag=True, help="Fail where a weight cannot be quantized as asked."
+    ),
     click.option(
         "--recipe",
         "recipe_file",
@@ -48,6 +53,7 @@ open_options = _together(
         help="Open this compiled bundle; then no model is needed.",
     ),
     click.option("--threads", type=int, help="Threads that compute; by default all cores."),
+    click.option("--context-length", type=int, help="The most tokens of prompt and answer together."),
 )
 """`build_options` with `--bundle` and `--threads`."""
 
@@ -71,7 +77,7 @@ def read_recipe(recipe_file: Path | None, given: dict[str, Any]) -> Recipe:
     from gemcore.recipe import Recipe
 
     recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
-    return recipe.with_changes(**{name: value for name, value in given.items() if value is not None})
+    return recipe.with_changes(**given)
 
 
 def sampling_settings(recipe: Recipe) -> SamplingSettings:
@@ -96,10 +102,14 @@ def open_for_command(recipe: Recipe, bundle: Path | None, *, strict: bool = Fals
     if bundle is not None:
         from gemcore.api import open_session
 
-        changed = [name for name in _CHOICES if getattr(recipe, name) != getattr(type(recipe)(), name)]
+        changed = [
+            name for name in _CHOICES if getattr(recipe, name) != getattr(type(recipe)(), name)
+        ]
         if changed:
             raise UsageError(f"--bundle is compiled already: drop --{changed[0]}")
-        return open_session(bundle, threads=recipe.run.threads)
+        return open_session(
+            bundle, threads=recipe.run.threads, context_length=recipe.run.context_length
+        )
     from gemcore.api import load
     from gemcore.cli.display import StepDisplay
 

@@ -27,7 +27,11 @@ def compile_command(*, recipe_file: Path | None, strict: bool, output: Path, **g
     recipe = read_recipe(recipe_file, given)
     with StepDisplay() as display:
         bundle = compile_model(
-            output=output, recipe=recipe, step=display.step, download=display.download, strict=strict
+            output=output,
+            recipe=recipe,
+            step=display.step,
+            download=display.download,
+            strict=strict,
         )
     report = bundle.manifest.quantization
     for name, reason in report["skipped"]:

@@ -13,8 +13,9 @@ from gemcore.cli.build_options import open_for_command, open_options, read_recip
 from gemcore.errors import UsageError
 
 if TYPE_CHECKING:
-    from gemcore.perplexity import Perplexity
     from gemcore.recipe import Recipe
+
+    from gemcore.perplexity import Perplexity
     from gemcore.session import Session
 
 
@@ -35,7 +36,9 @@ def evaluate() -> None:
 @click.option("--limit", type=int, help="Only the first texts of a .jsonl file.")
 @click.option("--window", type=int, default=1024, show_default=True, help="Tokens read at once.")
 @click.option("--stride", type=int, default=512, show_default=True, help="Tokens between windows.")
-@click.option("--float32", "reference", is_flag=True, help="Also measure the float32 model in torch.")
+@click.option(
+    "--float32", "reference", is_flag=True, help="Also measure the float32 model in torch."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def perplexity(
     *,

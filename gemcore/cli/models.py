@@ -30,9 +30,8 @@ def pull(name: str) -> None:
     NAME is a known model (see `gem models list`) or a Hugging Face Hub id, OWNER/NAME. A download
     that was interrupted goes on where it stopped.
     """
-    from gemcore.plugins import get_host
-
     from gemcore.models.sources import owning_source
+    from gemcore.plugins import get_host
 
     _, source = owning_source(name, get_host())
     with progress_display(f"fetching {name}") as progress:
@@ -70,7 +69,7 @@ def model_rows(host: PluginHost) -> list[dict[str, Any]]:
     from gemcore.models.sources import sources
 
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for record, source in sources(host):
+    for record, source in sources(host, _note_failure):
         details = {model.name: model for model in getattr(source, "known", tuple)()}
         cached = {model.name: model for model in source.cached()}
         summaries = dict(record.models)
@@ -87,6 +86,10 @@ def model_rows(host: PluginHost) -> list[dict[str, Any]]:
                 "path": str(here.path) if here else None,
             }
     return [row for _, row in sorted(rows.items())]
+
+
+def _note_failure(source: str, reason: str) -> None:
+    click.echo(f"{source} is left out: {reason}", err=True)
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @open_options
 @sampling_options
 @click.option("--stop", multiple=True, help="End the answer before this text; may be repeated.")
-@click.option("--no-chat", is_flag=True, help="Continue the prompt as plain text, without template.")
+@click.option(
+    "--no-chat", is_flag=True, help="Continue the prompt as plain text, without template."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the text.")
 def run(
     *,

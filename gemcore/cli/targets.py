@@ -22,7 +22,11 @@ def list_targets(*, as_json: bool) -> None:
     from gemcore.plugins import get_host
 
     rows = [
-        {"name": record.name, "summary": record.summary, "capabilities": sorted(record.capabilities)}
+        {
+            "name": record.name,
+            "summary": record.summary,
+            "capabilities": sorted(record.capabilities),
+        }
         for record in sorted(get_host().targets(), key=lambda record: record.name)
     ]
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,4 +31,4 @@ def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> N
                 f"linking the compiled model failed ({reason[-1] if reason else error}): "
                 "install a C++ compiler such as g++ and try again"
             ) from error
-        os.replace(library, path)
+        library.replace(path)

@@ -8,9 +8,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from gemcore.models.cache_layout import KEY_BLOCK, PLACEMENT_FIELDS
 from gemcore.models.config import ModelConfig
 from gemcore.models.decoder import Decoder, ExpertShape, LayerCache, new_caches
-from gemcore.models.cache_layout import KEY_BLOCK, PLACEMENT_FIELDS
 
 CALL_INPUTS = ("tokens", "placement", "rows")
 """What changes from pass to pass; the prior over experts comes fourth in a routed model."""

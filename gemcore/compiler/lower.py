@@ -6,6 +6,7 @@ it, a product into the residual addition that follows it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,10 @@ def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -
     """
     lowering = _Lowering(config=config, isa=isa)
     # Not through from_exported_program: it decomposes, then copies parameters; ours are inputs.
-    program = exported.program.run_decompositions()
+    with warnings.catch_warnings():
+        # torch.export copies its own deprecated tree specifications.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = exported.program.run_decompositions()
     try:
         module = ExportedProgramImporter().from_exported_program(
             program,
@@ -83,17 +87,23 @@ class _Lowering:
         table = {f"{name}.default": _only_ours(f"{name}.default", c) for name, c in ours.items()}
         table["auto_functionalized_v2"] = self._rope_append
         table["add.Tensor"] = self._add
+        table["index_select.default"] = _index_select
         return table
 
     def _call(
-        self, importer: Any, make: Callable[..., Any], key: tuple[Any, ...], arguments: list[Any], out: Any
+        self,
+        importer: Any,
+        make: Callable[..., Any],
+        key: tuple[Any, ...],
+        arguments: list[Any],
+        out: Any,
     ) -> Any:
         builder = importer.block_builder
         return builder.emit(relax.call_tir(self._kernel(importer, make, key), arguments, out))
 
     def _kernel(self, importer: Any, make: Callable[..., Any], key: tuple[Any, ...]) -> Any:
         name = make.__name__
-        residual = dict(residual=True) if key and key[-1] == "residual" else {}
+        residual = {"residual": True} if key and key[-1] == "residual" else {}
         positional = key[:-1] if residual else key
         if (name, *key) not in self._kernels:
             kernel = make(self.isa, *positional, **residual).without_attr("global_symbol")
@@ -118,6 +128,8 @@ class _Lowering:
 
     def _quantize(self, node: fx.Node, importer: Any) -> Any:
         source = node.args[0]
+        make: Callable[..., Any]
+        key: tuple[Any, ...]
         if _is(source, "rms_norm") and _joins_quantize(source):
             x, gain, epsilon = importer.retrieve_args(source)
             columns = _columns(x)
@@ -197,7 +209,15 @@ class _Lowering:
         outputs = _columns(arguments[1])
         key = (count, inputs, rank, outputs)
         # Argument order of the kernel is that of the operation.
-        return self._call(importer, experts.routed_lora, key, arguments, _like(arguments[0], outputs))
+        return self._call(
+            importer, experts.routed_lora, key, arguments, _like(arguments[0], outputs)
+        )
+
+
+def _index_select(node: fx.Node, importer: Any) -> Any:
+    """Rows by index; TVM's own importer would read beyond the end for an index that is too large."""
+    x, axis, index = importer.retrieve_args(node)
+    return importer.block_builder.emit(relax.op.take(x, index, axis, mode="clip"))
 
 
 def _is(node: Any, name: str) -> bool:

@@ -30,9 +30,7 @@ def count_operations(
         calls[name] += 1
         work[name] += _multiply_accumulates(node, name, config)
     return tuple(
-        DelegatedOperation(
-            operation=name, unit=unit, count=count, multiply_accumulates=work[name]
-        )
+        DelegatedOperation(operation=name, unit=unit, count=count, multiply_accumulates=work[name])
         for name, count in sorted(calls.items(), key=lambda item: (-work[item[0]], item[0]))
     )
 

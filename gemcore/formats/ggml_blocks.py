@@ -26,11 +26,12 @@ def codes_from_blocks(encoding: str, data: npt.NDArray[np.uint8]) -> Quantized:
     scales = _halves(blocks, 0)
     if encoding == "Q8_0":
         # Codes are signed there and have an offset of 128 here: flipping the top bit adds it.
-        return Quantized(codes=(blocks[:, :, 2:] ^ 128).reshape(rows, columns), scales=scales)
+        signed = blocks[:, :, 2:] ^ np.uint8(128)
+        return Quantized(codes=signed.reshape(rows, columns), scales=scales)
     minima = _halves(blocks, 2) if encoding == "Q4_1" else None
     both = blocks[:, :, size - 16 :]
-    codes = np.concatenate([both & 15, both >> 4], axis=2).reshape(rows, columns)
-    return Quantized(codes=codes, scales=scales, minima=minima)
+    codes = np.concatenate([both & np.uint8(15), both >> np.uint8(4)], axis=2)
+    return Quantized(codes=codes.reshape(rows, columns), scales=scales, minima=minima)
 
 
 def _halves(blocks: npt.NDArray[Any], start: int) -> npt.NDArray[np.float16]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gemcore.models import float_ops, ops
-from gemcore.models.config import ModelConfig
 from gemcore.models.cache_layout import cache_shapes
+from gemcore.models.config import ModelConfig
 from gemcore.models.layout import EMBEDDING, HEAD, rotation_table, weight_units
 from gemcore.models.linear import DENSE, make_linear
 
@@ -93,7 +93,12 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, rotation: Tensor, placement: Tensor, cache: LayerCache, prior: Tensor | None
+        self,
+        x: Tensor,
+        rotation: Tensor,
+        placement: Tensor,
+        cache: LayerCache,
+        prior: Tensor | None,
     ) -> Tensor:
         """`x` `[tokens, hidden]` float32 to the same shape; writes `cache`."""
         hidden = self.attention_norm(x)
@@ -179,7 +184,7 @@ class Decoder(nn.Module):
         prior: Tensor | None = None,
     ) -> Tensor:
         """The residual stream after the last layer, before the final norm: `[tokens, hidden]`."""
-        x: Tensor = self.embedding.embed(tokens)  # type: ignore[operator]
+        x: Tensor = self.embedding.embed(tokens)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, self.rotation, placement, cache, prior)
         return x
@@ -207,7 +212,9 @@ def new_caches(config: ModelConfig, capacity: int, dtype: torch.dtype) -> list[L
 def causal_placement(start: int, tokens: int) -> Tensor:
     """Placement of `tokens` tokens of one text that continues at position `start`: int32 `[tokens, 4]`."""
     positions = torch.arange(start, start + tokens, dtype=torch.int32)
-    return torch.stack([positions, positions, torch.zeros_like(positions), torch.zeros_like(positions)], 1)
+    return torch.stack(
+        [positions, positions, torch.zeros_like(positions), torch.zeros_like(positions)], 1
+    )
 
 
 def load_weights(decoder: Decoder, weights: Mapping[str, object]) -> None:

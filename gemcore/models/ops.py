@@ -26,6 +26,7 @@ from gemcore.models import reference
 from gemcore.models.cache_layout import KEY_BLOCK
 from gemcore.packing import GROUP, TILE, get_scheme, unpack, unpack_halves, unpack_weight
 
+
 @torch.library.custom_op("gem::rms_norm", mutates_args=())
 def rms_norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
     """RMSNorm (arXiv 1910.07467) of `x` `[tokens, hidden]` float32 by `gain` `[hidden]`.

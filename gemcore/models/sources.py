@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from gemcore.errors import UsageError
+from gemcore.errors import PluginError, UsageError
+from gemcore.records import ModelSourceRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from gemcore.cache import Progress
     from gemcore.models.checkpoint import Checkpoint
     from gemcore.plugins import PluginHost
     from gemcore.protocols import ModelSource
-    from gemcore.records import ModelSourceRecord
 
 
 @attrs.frozen(kw_only=True)
@@ -72,25 +72,78 @@ def load_checkpoint(name: str, host: PluginHost, progress: Progress | None = Non
     return source.load(name, progress)
 
 
+def locate_checkpoint(
+    name: str, host: PluginHost, progress: Progress | None = None
+) -> tuple[str, Callable[[], Checkpoint]]:
+    """The identity of a model, and a function that opens it.
+
+    A source whose models are on this machine can say their identity without opening them, by a method
+    `identity(name) -> str | None`; it is optional.
+
+    Raises:
+        UsageError, GemError: as `load_checkpoint`.
+    """
+    _, source = owning_source(name, host)
+    identity = getattr(source, "identity", lambda name: None)(name)
+    if identity is not None:
+        return identity, lambda: source.load(name, progress)
+    checkpoint = source.load(name, progress)
+    return checkpoint.identity, lambda: checkpoint
+
+
 def owning_source(name: str, host: PluginHost) -> tuple[ModelSourceRecord, ModelSource]:
     """The first source that says that `name` is its own.
 
     Raises:
         UsageError: there is none.
+        PluginError: the source that promises the name cannot be used.
     """
     if not name.strip():
         known = ", ".join(known_names(host)) or "none"
         raise UsageError(f"a model needs a name; known are {known}")
-    for record, source in sources(host):
-        if source.owns(name):
+    failures: dict[str, str] = {}
+    for record, source in sources(host, failures.__setitem__):
+        if _owns(record, source, name, failures.__setitem__):
             return record, source
-    raise _nobody_owns(name, known_names(host))
+    for record in host.model_sources():
+        if record.name in failures and name in dict(record.models):
+            raise PluginError(failures[record.name])
+    raise _nobody_owns(name, known_names(host), list(failures.values()))
 
 
-def sources(host: PluginHost) -> Iterator[tuple[ModelSourceRecord, ModelSource]]:
-    """Every source with its record, in the order of asking; each is made when it is reached."""
-    for record in sorted(host.model_sources(), key=lambda record: (record.order, record.name)):
-        yield record, host.create(host.select("model source", record.name))
+def sources(
+    host: PluginHost, failed: Callable[[str, str], None]
+) -> Iterator[tuple[ModelSourceRecord, ModelSource]]:
+    """Every source with its record, in the order of asking; each is made when it is reached.
+
+    One that cannot be made is passed over, for others may own the name: `failed` is called with its
+    name and the reason.
+    """
+    selections = host.selections("model source")
+    in_order = sorted(
+        [(selection.record, selection) for selection in selections],
+        key=lambda pair: (getattr(pair[0], "order", 0), pair[0].name),
+    )
+    for record, selection in in_order:
+        if isinstance(record, ModelSourceRecord):
+            try:
+                source = host.create(selection)
+            except (PluginError, UsageError) as error:
+                failed(record.name, str(error))
+            else:
+                yield record, source
+
+
+def _owns(
+    record: ModelSourceRecord, source: ModelSource, name: str, failed: Callable[[str, str], None]
+) -> bool:
+    try:
+        return source.owns(name)
+    except Exception as error:
+        # A plugin's code: whatever it raises is its own failure, not that of the other sources.
+        kind = type(error).__name__
+        failed(record.name, f"model source '{record.name}' failed when asked: {kind}: {error}")
+        return False
 
 
 def known_names(host: PluginHost) -> list[str]:
@@ -112,13 +165,14 @@ def looks_like_path(name: str) -> bool:
     )
 
 
-def _nobody_owns(name: str, known: Sequence[str]) -> UsageError:
+def _nobody_owns(name: str, known: Sequence[str], failures: Sequence[str]) -> UsageError:
+    notes = "".join(f"; {failure}" for failure in failures)
     if looks_like_path(name):
-        return UsageError(f"no such file: {name}")
+        return UsageError(f"no such file: {name}{notes}")
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f" did you mean '{near[0]}'?" if near else ""
     names = ", ".join(known) or "none"
     return UsageError(
         f"unknown model '{name}':{hint} Known are {names}; the path of a .gguf file or of a "
-        "Hugging Face folder, or a Hub id (OWNER/NAME), work as well"
+        f"Hugging Face folder, or a Hub id (OWNER/NAME), work as well{notes}"
     )

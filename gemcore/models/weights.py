@@ -12,7 +12,7 @@ from gemcore.errors import FormatError, GemError
 from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES, codes_from_blocks
 from gemcore.models.checkpoint import Checkpoint, StoredTensor
 from gemcore.models.layout import WeightUnit, norm_sources, rotation_table, weight_units
-from gemcore.packing import Quantized, Scheme, get_scheme, pack, pack_halves, pack_weight
+from gemcore.packing import Quantized, Scheme, check_finite, get_scheme, pack, pack_halves, pack_weight
 from gemcore.reports import Plan, QuantizationReport
 
 Weights = dict[str, npt.NDArray[Any]]
@@ -85,12 +85,19 @@ def pack_unit(
 ) -> tuple[npt.NDArray[Any], bool]:
     """One packed weight, and whether it holds exactly what the file holds."""
     sources = [checkpoint.tensors[name] for name in unit.sources]
-    if all(LOSSLESS_SCHEMES.get(source.encoding) == scheme.name for source in sources):
-        if scheme.grouped:
-            return pack(_stack([_codes(source) for source in sources]), scheme), True
-        return pack_halves(np.concatenate([source.data for source in sources])), True
+    lossless = all(LOSSLESS_SCHEMES.get(source.encoding) == scheme.name for source in sources)
     try:
-        return pack_weight(float_unit(checkpoint, unit), scheme), False
+        if not lossless:
+            return pack_weight(float_unit(checkpoint, unit), scheme), False
+        if not scheme.grouped:
+            halves = np.concatenate([source.data for source in sources])
+            check_finite(halves)
+            return pack_halves(halves), True
+        quantized = _stack([_codes(source) for source in sources])
+        check_finite(quantized.scales)
+        if quantized.minima is not None:
+            check_finite(quantized.minima)
+        return pack(quantized, scheme), True
     except GemError as error:
         raise FormatError(f"{unit.sources[0]} of model '{checkpoint.name}': {error}") from error
 

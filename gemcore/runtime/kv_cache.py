@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gemcore.errors import UsageError
-from gemcore.models.config import ModelConfig
 from gemcore.models.cache_layout import KEY_BLOCK, cache_shapes
+from gemcore.models.config import ModelConfig
 from gemcore.runtime.tvm_runtime import aligned_zeros, as_tensor
 
 FIRST_CAPACITY = 256

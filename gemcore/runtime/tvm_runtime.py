@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import importlib.util
 import os
 import sys
@@ -35,7 +36,7 @@ def ffi() -> ModuleType:
     # Pinned workers collapse when another process takes their core.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     with _without("torch"):
-        import tvm_ffi
+        tvm_ffi = importlib.import_module("tvm_ffi")
     spec = importlib.util.find_spec("tvm")
     if spec is None or spec.origin is None:
         raise GemError("TVM is not installed: run 'pip install apache-tvm==0.27.0.post1'")
@@ -86,7 +87,9 @@ def set_threads(count: int) -> None:
     """
     cores = usable_cores()
     if not 1 <= count <= cores:
-        raise UsageError(f"threads must be from 1 to {cores}, the cores of this machine, not {count}")
+        raise UsageError(
+            f"threads must be from 1 to {cores}, the cores of this machine, not {count}"
+        )
     # Read when the pool is made, at the first parallel kernel.
     os.environ["TVM_NUM_THREADS"] = str(count)
     if ffi().get_global_func("runtime.NumThreads")() != count:

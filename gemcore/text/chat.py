@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import attrs
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 ROLES = ("assistant", "system", "tool", "user")
 
-# Unicode says that these two are never characters of a text, so they can mark places in one.
-_MARK_START, _MARK_END = "\ufdd0", "\ufdd1"
+# Unicode says that this is never a character of a text, so it can mark a place in one.
+_MARK = "\ufdd0"
 
 
 class Message(TypedDict):
@@ -41,7 +41,7 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     checked = []
     for place, message in enumerate(messages):
         if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-            found = sorted(map(str, message)) if isinstance(message, Mapping) else type(message)
+            found = sorted(map(str, message)) if isinstance(message, Mapping) else repr(message)
             raise UsageError(f"message {place} must have a role and a content, not {found}")
         role, content = message["role"], message["content"]
         if role not in ROLES:
@@ -49,7 +49,8 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         if not isinstance(content, str):
             kind = type(content).__name__
             raise UsageError(f"the content of message {place} is {kind}: it must be text")
-        checked.append(Message(role=str(role), content=str(content)))
+        # In the order they came in: a template may show a message as JSON.
+        checked.append(cast("Message", {key: str(message[key]) for key in message}))
     return checked
 
 
@@ -93,16 +94,14 @@ class ChatTemplate:
         The template's own control tokens become those tokens. A control token written inside a
         message stays ordinary text, so that no message can end its turn and speak for another role.
         """
+        control = "|".join(map(re.escape, _longest_first(tokenizer.control_tokens))) or "(?!)"
         checked = check_messages(messages)
-        pattern = _any_of(tokenizer.control_tokens)
-        marked = [
-            Message(role=message["role"], content=_mark(message["content"], pattern))
-            for message in checked
-        ]
-        rendered = self._render(marked, add_generation_prompt)
-        if _MARK_START not in rendered and _MARK_END not in rendered:
+        for message in checked:
+            message["content"] = _broken(message["content"], control)
+        rendered = self._render(checked, add_generation_prompt)
+        if _MARK not in rendered:
             return tokenizer.encode(rendered, special=True)
-        return _encode_marked(tokenizer, rendered, pattern)
+        return _encode_marked(tokenizer, rendered, control)
 
     def _render(self, messages: list[Message], add_generation_prompt: bool) -> str:
         if self.source is None:
@@ -131,40 +130,27 @@ class ChatTemplate:
             raise FormatError(f"the chat template failed: {reason}") from error
 
 
-def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
-    longest_first = sorted(filter(None, tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+def _longest_first(tokens: Sequence[str]) -> list[str]:
+    return sorted(filter(None, tokens), key=len, reverse=True)
 
 
-def _mark(content: str, control: re.Pattern[str]) -> str:
-    # Marks that are in the message already go first, so that none can be forged.
-    content = content.replace(_MARK_START, "").replace(_MARK_END, "")
-    return control.sub(lambda found: f"{_MARK_START}{found[0]}{_MARK_END}", content)
+def _broken(content: str, control: str) -> str:
+    """The content with a mark inside each control token, after its first character.
+
+    A mark inside, unlike one around, also holds when the template cuts the content into pieces.
+    """
+    # Marks that are there already go first; then every start of a token is found, nested ones too.
+    content = content.replace(_MARK, "")
+    return re.sub(f"(?={control})(.)", rf"\1{_MARK}", content, flags=re.DOTALL)
 
 
-def _encode_marked(tokenizer: Tokenizer, rendered: str, control: re.Pattern[str]) -> list[int]:
-    """Ids of a rendered chat: unmarked control tokens as themselves, all the rest as plain text."""
-    marked = re.compile(
-        f"{_MARK_START}(?P<text>{control.pattern}){_MARK_END}|(?P<token>{control.pattern})"
-    )
+def _encode_marked(tokenizer: Tokenizer, rendered: str, control: str) -> list[int]:
+    """Ids of a rendered chat: whole control tokens as themselves, all the rest as plain text."""
     ids: list[int] = []
-    plain: list[str] = []
-
-    def take_plain() -> None:
-        text = "".join(plain).replace(_MARK_START, "").replace(_MARK_END, "")
-        ids.extend(tokenizer.encode(text, special=False))
-        plain.clear()
-
-    end = 0
-    for found in marked.finditer(rendered):
-        plain.append(rendered[end : found.start()])
-        end = found.end()
-        if found["text"] is not None:
-            plain.append(found["text"])
-            continue
-        take_plain()
-        token_id = tokenizer.token_id(found["token"])
-        ids.extend([] if token_id is None else [token_id])
-    plain.append(rendered[end:])
-    take_plain()
+    for place, part in enumerate(re.split(f"({control})", rendered)):
+        token_id = tokenizer.token_id(part) if place % 2 else None
+        if token_id is None:
+            ids.extend(tokenizer.encode(part.replace(_MARK, ""), special=False))
+        else:
+            ids.append(token_id)
     return ids

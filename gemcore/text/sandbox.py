@@ -211,6 +211,15 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
                 raise SecurityError("it computes with numbers of more than 1024 bits")
         return super().call_binop(context, operator, left, right)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may use an attribute: none of Python's, and no padding of text."""
+        if isinstance(obj, str) and attr in _PADDING_METHODS:
+            return False
+        return super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """Let `str.format` be refused as an unsafe attribute, rather than made safe."""
+
     def call(
         __self,  # noqa: N805 - the template's own arguments may have any name
         __context: Context,
@@ -222,11 +231,10 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         _step()
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
+            # These are replaced by what foresees the length of the result.
             name = getattr(__obj, "__name__", "")
-            if name in _PADDING_METHODS:
-                raise SecurityError(f"it calls str.{name}")
             if name == "replace":
-                return _replace(owner, *args, **kwargs)
+                return _replace(owner, *args)
             if name == "join":
                 return _join(args[0], owner)
         return _checked(super().call(__context, __obj, *args, **kwargs))

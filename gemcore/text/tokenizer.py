@@ -106,14 +106,16 @@ class Tokenizer:
         whatever a user wrote. Tokens that are added but not control tokens are found either way.
         """
         try:
-            with self._lock:
-                self._backend.encode_special_tokens = not special
-                return list(self._backend.encode(text, add_special_tokens=False).ids)
+            text.encode()
         except UnicodeEncodeError as error:
+            # Also what a command line argument that is not valid UTF-8 comes as.
             raise UsageError(
                 f"the text cannot be written as UTF-8: character {error.start} is half of a "
                 "surrogate pair"
             ) from error
+        with self._lock:
+            self._backend.encode_special_tokens = not special
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a user's text that is no chat, after `bos_token` where one is expected."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from gem_host.processor import LEVELS, choose_level, memory_bytes, missing_flags
 from gemcore.errors import BundleError
 from gemcore.reports import DelegationReport, DeviceProfile, Sourced
-from gem_host.processor import LEVELS, choose_level, memory_bytes, missing_flags
 
 if TYPE_CHECKING:
     from gemcore.compiler.export import ExportedDecoder
@@ -42,7 +42,9 @@ class HostTarget:
         level = choose_level(self.instructions)
         return {"instructions": level.name, "machine": level.machine, "tvm_target": level.target}
 
-    def build(self, exported: ExportedDecoder, config: ModelConfig, folder: Path) -> DelegationReport:
+    def build(
+        self, exported: ExportedDecoder, config: ModelConfig, folder: Path
+    ) -> DelegationReport:
         """Write the compiled decoder to `folder`."""
         from gemcore.compiler import instructions
         from gemcore.compiler.build import build_library

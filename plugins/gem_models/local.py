@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemcore.cache import remembered_digest
 from gemcore.formats.gguf import load_gguf
 from gemcore.formats.huggingface import load_folder
 
@@ -35,6 +36,11 @@ class LocalSource:
         """
         path = Path(name).expanduser()
         return load_folder(path) if path.is_dir() else load_gguf(path)
+
+    def identity(self, name: str) -> str | None:
+        """The identity of a GGUF file; None for a folder, which must be opened to know."""
+        path = Path(name).expanduser()
+        return remembered_digest(path) if path.is_file() else None
 
     def cached(self) -> Sequence[CachedModel]:
         """Nothing: local models stay where they are."""

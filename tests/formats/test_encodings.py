@@ -26,9 +26,7 @@ def q4_0(block):
 
 def q4_1(block):
     d, m, codes = half(block, 0), half(block, 2), block[4:]
-    return [d * np.float32(c & 15) + m for c in codes] + [
-        d * np.float32(c >> 4) + m for c in codes
-    ]
+    return [d * np.float32(c & 15) + m for c in codes] + [d * np.float32(c >> 4) + m for c in codes]
 
 
 def fifth_bits(block, at):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from pathlib import Path
 
 import attrs
 import numpy as np
@@ -106,9 +105,7 @@ def test_identity_is_the_files_sha256(write_gguf, tiny_config, make_weights):
     assert load_gguf(path).identity == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@given(
-    st.sampled_from(["attn_q.weight", "attn_v.bias", "ffn_norm.weight"]), st.integers(0, 10**6)
-)
+@given(st.sampled_from(["attn_q.weight", "attn_v.bias", "ffn_norm.weight"]), st.integers(0, 10**6))
 def test_layer_names_go_both_ways(part, layer):
     name = f"blk.{layer}.{part}"
     assert hugging_face_name(name).startswith(f"model.layers.{layer}.")
@@ -170,15 +167,9 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("case", UNSUPPORTED)
-@pytest.mark.filterwarnings("ignore")
-def test_what_is_unsupported_is_refused(
-    write_gguf, tiny_config, make_weights, monkeypatch, case, caplog
-):
+def test_what_is_unsupported_is_refused(write_gguf, tiny_config, make_weights, case):
     changes, reason = UNSUPPORTED[case]
-    import gguf
-
     # The writer keeps the last value of a key that is given twice.
-    monkeypatch.setattr(gguf.gguf_writer.logger, "disabled", True)
     path = write_gguf(tiny_config, make_weights(tiny_config), metadata=changes)
     with pytest.raises(FormatError, match=reason) as caught:
         load_gguf(path)
@@ -271,20 +262,15 @@ def test_a_damaged_file_opens_or_is_refused(sound, flips, whole):
     try:
         checkpoint = load_gguf(damaged)
     except FormatError as error:
-        assert "\n" not in str(error)
-        assert str(damaged) in str(error)
+        message = str(error)
+    else:
+        message = ""
+    if message:
+        assert "\n" not in message
+        assert str(damaged) in message
         return
     for tensor in checkpoint.tensors.values():
         assert tensor.to_float32().shape == tensor.shape
-
-
-def test_the_default_model_matches_its_published_shape(request):
-    path = Path(os.environ.get("GEM_TEST_GGUF", ""))
-    if not path.is_file():
-        pytest.skip("GEM_TEST_GGUF does not name the default model's file")
-    checkpoint = load_gguf(path)
-    assert checkpoint.config.layers == 30
-    assert sum(np.prod(tensor.shape) for tensor in checkpoint.tensors.values()) == 134_515_008
 
 
 def test_a_file_that_may_not_be_read(sound, monkeypatch):

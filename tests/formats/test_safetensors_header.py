@@ -40,7 +40,9 @@ BAD = {
     "no UTF-8": (file(b'{"\xff": 1}'), "not usable JSON"),
     "deep JSON": (file(b'{"a":' * 100_000), "nested too deeply"),
     "a key twice": (
-        file(b'{"a":' + json.dumps(entry()).encode() + b',"a":' + json.dumps(entry()).encode() + b"}"),
+        file(
+            b'{"a":' + json.dumps(entry()).encode() + b',"a":' + json.dumps(entry()).encode() + b"}"
+        ),
         "'a' appears twice",
     ),
     "NaN": (file(b'{"a": NaN}'), "NaN is not a JSON number"),

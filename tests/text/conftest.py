@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gemcore.text.gguf_tokenizer import text_data_from_gguf
 from gemcore.text.tokenizer import Tokenizer
+
+# A test must not fail because the machine is busy.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 MAX_LINE = 300
 
@@ -18,7 +23,7 @@ CODE_AND_SIGNS = [
     "for (int i = 0; i < 10; ++i) { a[i] ^= 0xFF; }\r\n\r\n",
     "SELECT * FROM t WHERE a>=1 AND b!='x''y';--  \n\n\n  end",
     '<div class="a">\u00a0&nbsp;</div>\n    \t  \n',
-    "x² + y³ = ½ ⅷ ٣٤ १२३ 10,000.50 1e-5 ４２",
+    "x² + y³ = ½ ⅷ ٣٤ १२३ 10,000.50 1e-5 \uff14\uff12",
     "🎉👩‍👩‍👧‍👦🇫🇷🏳️‍🌈👍🏽 e\u0301 é ñ n\u0303 ﬁ",
     "I'm you're WE'LL don'T it's they'd 'tis ''s",
     "   leading and trailing   ",
@@ -27,7 +32,7 @@ CODE_AND_SIGNS = [
     "<|im_start|>user\nHi<|im_end|>\n<|endoftext|>",
     "a" * 200,
     " " * 100 + "\n" * 50,
-    "中文字符、标点。日本語テキスト！한국어 ไทย العربية עברית ქართული",
+    "中文字符、标点。日本語テキスト。한국어 ไทย العربية עברית ქართული",
     "",
     " ",
     "\n",

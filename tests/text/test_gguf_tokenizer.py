@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ class SlowByteLevel:
         # Bytes that the vocabulary lacks are dropped before anything merges.
         parts = [p for p in (self.spell[byte] for byte in word.encode()) if p in self.ids]
         while True:
-            pairs = [(self.ranks.get(pair), pair) for pair in zip(parts, parts[1:], strict=False)]
+            pairs = [(self.ranks.get(pair), pair) for pair in pairwise(parts)]
             known = [(rank, pair) for rank, pair in pairs if rank is not None]
             if not known:
                 return [self.ids[part] for part in parts]
@@ -74,7 +75,7 @@ def slow_sentencepiece(tokens: list[str], scores: list[float], text: str) -> lis
     while True:
         pairs = [
             (-scores[ids[a + b]], place)
-            for place, (a, b) in enumerate(zip(parts, parts[1:], strict=False))
+            for place, (a, b) in enumerate(pairwise(parts))
             if a + b in ids
         ]
         if not pairs:
@@ -352,10 +353,9 @@ def test_a_token_too_long_to_cut_is_refused() -> None:
 def test_any_metadata_gives_a_tokenizer_or_one_sentence(changes: dict[str, Any]) -> None:
     try:
         tokenizer = load({**byte_level_metadata(), **changes})
-    except FormatError as error:
-        assert str(error)
-    else:
-        assert tokenizer.encode("hello", special=False)
+    except FormatError:
+        return
+    assert tokenizer.decode(tokenizer.encode("hello", special=False)) == "hello"
 
 
 def test_the_file_is_json_and_every_splitting_loads() -> None:

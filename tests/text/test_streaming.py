@@ -20,9 +20,8 @@ STOPS = st.lists(st.text(st.sampled_from("abE é🎉"), min_size=1, max_size=4),
 def byte_level() -> Tokenizer:
     """Tokens of one byte, and some of several bytes that end inside characters."""
     spell = {byte: character for character, byte in byte_alphabet().items()}
-    tokens = list(byte_alphabet())
-    for several in (b"ab", b" N", b"\xf0\x9f", b"\x8e\x89a", b"\xe4\xb8", b"\xadE", b"END"):
-        tokens.append("".join(spell[byte] for byte in several))
+    several = (b"ab", b" N", b"\xf0\x9f", b"\x8e\x89a", b"\xe4\xb8", b"\xadE", b"END")
+    tokens = [*byte_alphabet(), *("".join(spell[byte] for byte in token) for token in several)]
     backend = Backend(models.BPE({token: place for place, token in enumerate(tokens)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

@@ -138,7 +138,7 @@ def test_a_file_cannot_ask_for_truncation_padding_or_added_tokens() -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": {"type": "Nonsense"}}', "\x00"])
 def test_a_bad_file_is_one_sentence(text: str) -> None:
-    with pytest.raises(FormatError, match="the tokenizer file is not valid: .+") as caught:
+    with pytest.raises(FormatError, match=r"the tokenizer file is not valid: .+") as caught:
         Tokenizer.from_json(text)
     assert "\n" not in str(caught.value)
 

@@ -21,8 +21,8 @@ from gemcore.compiler.kernels.vector import (
     splat,
     store,
 )
-from gemcore.models.config import ModelConfig
 from gemcore.models.cache_layout import KEY_BLOCK, PLACEMENT_FIELDS
+from gemcore.models.config import ModelConfig
 
 POSITION, SLOT, PREFIX_END, START = range(PLACEMENT_FIELDS)
 LOWEST = -3.4028234663852886e38
@@ -35,7 +35,9 @@ def rope_append(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "fl
     half = width // 2
     step = math.gcd(half, LANES)
 
-    def turn(qkv: Buffer, rotation: Buffer, position: Expr, t: Expr, c: Expr, h: Expr) -> list[Expr]:
+    def turn(
+        qkv: Buffer, rotation: Buffer, position: Expr, t: Expr, c: Expr, h: Expr
+    ) -> list[Expr]:
         """Both halves of `step` pairs of head `h`, turned."""
         cosine = rotation[position, lanes(c * step, step)]
         sine = rotation[position, lanes(half + c * step, step)]
@@ -91,7 +93,9 @@ def rope_append(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "fl
         q = T.match_buffer(q_, (n, heads, width), "float32")
         with T.sblock("root"):
             T.reads(
-                qkv[0:n, 0:channels], rotation[0:context, 0:width], placement[0:n, 0:PLACEMENT_FIELDS]
+                qkv[0:n, 0:channels],
+                rotation[0:context, 0:width],
+                placement[0:n, 0:PLACEMENT_FIELDS],
             )
             T.writes(
                 keys[0:kv_heads, 0:blocks, 0:width, 0:KEY_BLOCK],
@@ -118,9 +122,7 @@ def attention(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "floa
         with T.parallel(tokens * kv_heads) as job:
             one_head(arguments, y, job // kv_heads, job % kv_heads, blocks)
 
-    def one_head(
-        arguments: tuple[Buffer, ...], y: Buffer, t: Expr, h: Expr, blocks: Expr
-    ) -> None:
+    def one_head(arguments: tuple[Buffer, ...], y: Buffer, t: Expr, h: Expr, blocks: Expr) -> None:
         q, keys, values, placement = arguments
         # Two runs of blocks are visible: the shared prefix, then the token's own sequence.
         scores = T.alloc_buffer((repeat, (blocks + 1) * KEY_BLOCK), "float32")
@@ -207,7 +209,9 @@ def attention(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "floa
                 store(y, acc[r, lanes(c * step, step)] * splat(inverse[0], step), t, at)
 
     @T.prim_func(s_tir=True)
-    def kernel(q_: T.handle, keys_: T.handle, values_: T.handle, placement_: T.handle, y_: T.handle):
+    def kernel(
+        q_: T.handle, keys_: T.handle, values_: T.handle, placement_: T.handle, y_: T.handle
+    ):
         T.func_attr({"tirx.noalias": True, "op_pattern": 8})
         n = T.int64()
         blocks = T.int64()

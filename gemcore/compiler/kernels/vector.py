@@ -166,9 +166,7 @@ def _avx2_products(codes: Expr, four: Expr, bits: int) -> Expr:
     ones = T.broadcast(T.int16(1), 16)
     if bits == 8:
         # vpmaddubsw saturates at 16 bits: |code| <= 128 times |activation| <= 127, twice, still fits.
-        signed = T.reinterpret(
-            T.bitwise_xor(codes, T.broadcast(T.uint8(128), 32)), dtype="int8x32"
-        )
+        signed = T.reinterpret(T.bitwise_xor(codes, T.broadcast(T.uint8(128), 32)), dtype="int8x32")
         values = intrinsic("llvm.x86.avx2.psign.b", "int8x32", values, signed)
         signed = intrinsic("llvm.x86.avx2.psign.b", "int8x32", signed, signed)
         codes = T.reinterpret(signed, dtype="uint8x32")

@@ -1,0 +1,102 @@
+# `make run` and `make test` each work as the first command in a fresh checkout.
+# They need Python 3.11 or newer, pip, git and make; `make help` lists everything.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+# The first of these that is new enough; or choose: make PYTHON=/path/to/python3.11
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+# What `make run` asks. Exported, so that the shell need not quote it.
+export PROMPT ?= What is the capital of France?
+# More words for gem or pytest: make run ARGS="--max-tokens 20"
+ARGS    ?=
+# Processes that share the tests.
+WORKERS ?= 2
+
+SOURCES := gemcore plugins hwtargets tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all check bench clean compiler
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+setup: compiler $(STAMP) ## install GEM and what it needs into .venv
+
+run: setup ## answer PROMPT with the default model, which the first run fetches and compiles
+	@$(BIN)/gem run $(ARGS) "$$PROMPT"
+
+test: setup ## run the tests, without the slow ones
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+test-all: setup ## run all tests
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(STAMP) ## check style, format and types
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+
+bench: setup ## time prefill and decode of the default model
+	@$(BIN)/gem bench $(ARGS)
+
+clean: ## remove .venv and everything else that was made here
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+# Made once, and again when what is to be installed changes.
+$(STAMP): setup.cfg constraints.txt
+	@$(check_python)
+	@$(make_venv)
+	@echo "installing GEM and what it needs into $(VENV); the first time takes some minutes"
+	@$(PIP) install -qq --constraint constraints.txt setuptools
+	@$(PIP) install -qq --constraint constraints.txt --no-build-isolation \
+		--editable '.[test,check]'
+	@touch $@
+
+# TVM links compiled models with the first of these that it finds.
+compiler:
+	@$(find_compiler)
+
+define check_python
+if [ -z "$(PYTHON)" ]; then \
+	echo "GEM needs Python 3.11 or newer, and none was found: install Python 3.11," \
+		"or name one that is elsewhere: make PYTHON=/path/to/python3.11" >&2; exit 1; \
+fi; \
+if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	echo "GEM needs Python 3.11 or newer, but PYTHON=$(PYTHON) is" \
+		"$$("$(PYTHON)" --version 2>&1): name another one" >&2; exit 1; \
+fi
+endef
+
+# Debian keeps ensurepip in a package of its own; Python's own pip can stand in for it.
+define make_venv
+if "$(PYTHON)" -c 'import ensurepip' 2>/dev/null; then \
+	"$(PYTHON)" -m venv $(VENV); \
+elif "$(PYTHON)" -m venv --without-pip $(VENV) && \
+	"$(PYTHON)" -m pip --disable-pip-version-check --python $(BIN)/python install -qq pip; then :; \
+else \
+	echo "$(PYTHON) cannot make a virtual environment: install the Debian package" \
+		"python3-venv (or the ensurepip module of your Python), and run make again" >&2; exit 1; \
+fi
+endef
+
+define find_compiler
+if [ -n "$${CXX:-$$CC}" ]; then exit 0; fi; \
+for name in g++ gcc clang++ clang c++ cc; do \
+	if command -v $$name >/dev/null; then exit 0; fi; \
+done; \
+if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "installing the Debian package g++, which links compiled models"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	if apt-get update -qq && apt-get install -qq -y --no-install-recommends g++ >/dev/null; then \
+		exit 0; \
+	fi; \
+fi; \
+echo "GEM needs a C++ compiler to link compiled models: install one and run make again" \
+	"(Debian and Ubuntu: apt-get install g++)" >&2; exit 1
+endef

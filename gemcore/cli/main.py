@@ -1,0 +1,211 @@
+"""The command `gem`: finds the command that was asked for, and ends every failure with a sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from gemcore.errors import GemError
+
+if TYPE_CHECKING:
+    from gemcore.discovery import Entry
+
+CORE_COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "run": ("gemcore.cli.run:run", "Answer one prompt."),
+        "chat": ("gemcore.cli.chat:chat", "Talk with a model."),
+        "compile": ("gemcore.cli.compile:compile_command", "Compile a model into a bundle."),
+        "bench": ("gemcore.cli.bench:bench", "Measure speed and memory."),
+        "eval": ("gemcore.cli.evaluate:evaluate", "Measure quality."),
+        "models": ("gemcore.cli.models:models", "List and fetch models."),
+        "plugins": ("gemcore.cli.plugins:plugins", "List and describe plugins."),
+        "targets": ("gemcore.cli.targets:targets", "List and describe hardware targets."),
+    }
+)
+"""GEM's own commands: where each one is, and its line in `gem --help`, for which none is imported."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of SIGINT, as shells count."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is used: GEM's own, or one of the group `gem.commands`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name GEM's own commands in their order, then those of plugins."""
+        return [*CORE_COMMANDS, *sorted(set(plugin_commands(ctx)) - set(CORE_COMMANDS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command that was asked for."""
+        if cmd_name in CORE_COMMANDS:
+            from importlib import import_module
+
+            module, _, attribute = CORE_COMMANDS[cmd_name][0].partition(":")
+            command: click.Command = getattr(import_module(module), attribute)
+            return command
+        entries = plugin_commands(ctx).get(cmd_name)
+        return _load_command(cmd_name, entries) if entries else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is an error with the nearest names and the whole list."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            from gemcore.errors import unknown_name
+
+            raise unknown_name("command", name, self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List commands from the table and from metadata, so that `--help` imports none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in CORE_COMMANDS.items()])
+        extra = {n: e for n, e in plugin_commands(ctx).items() if n not in CORE_COMMANDS}
+        if extra:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(
+                    [
+                        (name, "from " + " and from ".join(entry.origin for entry in entries))
+                        for name, entries in sorted(extra.items())
+                    ]
+                )
+
+
+def plugin_commands(context: click.Context) -> dict[str, list[Entry]]:
+    """Commands of installed plugins that the settings allow, by name, without importing any."""
+    from gemcore.discovery import COMMAND_GROUP, HostSettings, find_entries
+
+    found: dict[str, list[Entry]] | None = context.meta.get("gem.commands")
+    if found is None:
+        no_plugins = bool(context.find_root().params.get("no_plugins"))
+        settings = HostSettings.from_environment(no_plugins=no_plugins)
+        found = context.meta["gem.commands"] = {}
+        for entry in find_entries():
+            if entry.group == COMMAND_GROUP and settings.refusal(entry) is None:
+                found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _load_command(name: str, entries: list[Entry]) -> click.Command:
+    from gemcore.errors import PluginError, UsageError
+    from gemcore.loading import import_plugin
+
+    if len(entries) > 1:
+        origins = " and by ".join(entry.origin for entry in entries)
+        raise UsageError(
+            f"command '{name}' is claimed by {origins}: uninstall one, or allow one by GEM_PLUGINS"
+        )
+    entry = entries[0]
+    title = f"command '{name}' of {entry.origin}"
+    if entry.point is None:
+        raise PluginError(f"{title} cannot be used: {entry.problem}")
+    try:
+        command, _ = import_plugin(entry.point)
+    except PluginError as error:
+        raise PluginError(f"{title} cannot be used: {error}") from error
+    if not isinstance(command, click.Command):
+        raise PluginError(
+            f"{title} cannot be used: it is {type(command).__name__}, no click command"
+        )
+    return command
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from gemcore import __version__
+
+        click.echo(f"gem {__version__}")
+        context.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="GEM_PLUGINS=a,b allows only these plugins; GEM_DEBUG=1 shows the traceback of a failure.",
+)
+@click.option(
+    "--no-plugins",
+    is_flag=True,
+    is_eager=True,
+    help="Load no plugins but GEM's own; comes before --help to leave theirs out there too.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version.",
+)
+@click.pass_context
+def gem(context: click.Context, *, no_plugins: bool) -> None:
+    """GEM: small language models on phones, boards and NPUs."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        return
+    if no_plugins:
+        from gemcore.discovery import HostSettings
+        from gemcore.plugins import host_settings
+
+        settings = HostSettings.from_environment(no_plugins=True)
+        context.with_resource(host_settings(settings))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run `gem` and exit: 0 done, 1 failed, 2 asked for wrongly, 130 interrupted.
+
+    Args:
+        arguments: the command line without the program's name; None for this process's own.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        code = _guarded(lambda: gem.main(arguments, prog_name="gem", standalone_mode=False))
+    sys.exit(code)
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    """Run `command` and turn whatever it raises into a sentence on stderr and an exit code."""
+    try:
+        result = command()
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except GemError as error:
+        _complain(str(error))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt) as error:
+        ended = isinstance(error.__cause__, EOFError)
+        _complain("the input ended" if ended else "interrupted", show_traceback=False)
+        return 1 if ended else INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        from gemcore.cli.crash import describe_crash
+
+        _complain(describe_crash(error))
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _complain(sentence: str, *, show_traceback: bool = True) -> None:
+    if show_traceback and os.environ.get("GEM_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"gem: {sentence}", err=True)
+
+
+def _show_warning(message: Warning | str, *details: Any, **more: Any) -> None:
+    """Show a warning as its sentence alone; the line of code that raised it means nothing here."""
+    click.echo(f"gem: warning: {message}", err=True)
