@@ -21,7 +21,7 @@ from gemcore.bundle import (
     open_bundle,
     text_entry,
 )
-from gemcore.cache import cache_folder, explained, locked
+from gemcore.cache import cache_folder, cache_root, explained, locked
 from gemcore.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -121,14 +121,23 @@ def cached_bundle(
 
     `identity` is that of the model; `load` opens it, and is called only where it must be compiled.
     """
-    folder = cache_folder("bundles") / f"{bundle_key(identity, parts)}.gem"
+    folder = cache_root() / "bundles" / f"{bundle_key(identity, parts)}.gem"
+    # First without the lock, which a cache that may only be read cannot give.
+    bundle = _sound_bundle(folder)
+    if bundle is not None:
+        return bundle
+    cache_folder("bundles")
     with locked(folder):
-        if folder.exists():
-            try:
-                return open_bundle(folder)
-            except (BundleError, UsageError):
-                pass  # Damaged or made by other versions: a cache mends itself.
-        return compile_bundle(load(), parts, folder, step=step, strict=strict)
+        bundle = _sound_bundle(folder)
+        return bundle or compile_bundle(load(), parts, folder, step=step, strict=strict)
+
+
+def _sound_bundle(folder: Path) -> Bundle | None:
+    """The bundle at `folder`; None where there is none, or a damaged one that is to be made again."""
+    try:
+        return open_bundle(folder)
+    except (BundleError, UsageError):
+        return None
 
 
 def bundle_key(identity: str, parts: BuildParts) -> str:

@@ -63,12 +63,13 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns values int8 `[tokens, channels]`, scales float32 `[tokens, channels / 32]` (largest magnitude
     / 127) and the sums of the values int32 `[tokens, channels / 32]`, which weights with an offset or a
-    minimum need.
+    minimum need. A group whose largest magnitude is below 2**-100 rounds to zeros.
     """
     groups = x.reshape(x.shape[0], -1, GROUP)
     largest = groups.abs().amax(-1)
     # Not `127 / largest`, which torch turns into a product with the reciprocal.
-    inverse = torch.where(largest > 0, torch.full_like(largest, 127) / largest, 0.0)
+    inverse = torch.full_like(largest, 127) / largest
+    inverse = torch.where(largest >= reference.SMALLEST_GROUP, inverse, 0.0)
     # float64 holds the product exactly, so this rounds once, half to even.
     values = (groups.double() * inverse.double()[..., None]).round()
     sums = values.sum(-1).int()

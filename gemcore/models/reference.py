@@ -8,6 +8,9 @@ from torch import Tensor
 LOG2_E = 1.4426950408889634
 LN2_HIGH = 0.693359375
 LN2_LOW = -2.12194440e-4
+SMALLEST_GROUP = 2.0**-100
+"""Activations in a group of none larger than this round to zero: 127 over less might overflow."""
+
 EXP_LOWEST = -87.0
 EXP_HIGHEST = 88.0
 # Minimax polynomial of (e**r - 1 - r) / r**2 on |r| <= ln(2) / 2 (Cephes expf, S. Moshier).

@@ -26,7 +26,7 @@ class KVCache:
         self.capacity = 0
         self._arrays: list[Any] = []
         self.tensors: list[Any] = []
-        self.reserve(capacity)
+        self.reserve(min(capacity, config.context_length))
 
     @property
     def bytes(self) -> int:

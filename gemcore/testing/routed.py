@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gemcore.models.config import ModelConfig
 from gemcore.models.decoder import Decoder, ExpertShape
 from gemcore.models.layout import EMBEDDING, HEAD, weight_units
+from gemcore.models.weights import Weights
 
 
 class SignRouter(nn.Module):
@@ -41,12 +43,12 @@ def tiny_experts(config: ModelConfig, rank: int = 4) -> ExpertShape:
     return ExpertShape(names=("code", "law", "medicine"), rank=rank, layers=layers)
 
 
-def fill_routing(decoder: Decoder, seed: int = 0) -> dict[str, Tensor]:
-    """Random values for the experts' deltas and the routers: parameter name to float32 tensor."""
-    generator = torch.Generator().manual_seed(seed)
-    found = {}
+def fill_routing(decoder: Decoder, seed: int = 0) -> Weights:
+    """Random values for the experts' deltas and the routers: parameter name to float32 array."""
+    generator = np.random.default_rng(seed)
+    found: Weights = {}
     for name, parameter in decoder.named_parameters():
         if name.endswith((".down", ".up")) or ".router." in name:
-            values = torch.randn(parameter.shape, generator=generator)
-            found[name] = values / parameter.shape[-2 if parameter.ndim > 1 else -1] ** 0.5
+            values = generator.standard_normal(parameter.shape, dtype=np.float32)
+            found[name] = values / np.float32(parameter.shape[-2:][0] ** 0.5)
     return found

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 _DEFAULT_INDEX = "https://pypi.org/simple"
 # Later ones win, as in pip: the files, the command's own section, the environment.
 _SECTIONS = ("global", "download", ":env:")
-_TIMEOUT = 60
 
 
 @attrs.frozen(kw_only=True)

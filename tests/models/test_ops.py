@@ -87,7 +87,7 @@ def test_quantize_rounds_to_the_nearest_of_255_levels(x):
     largest = np.abs(groups).max(-1)
     np.testing.assert_allclose(scales, largest / 127, rtol=1e-6, atol=1e-44)
     np.testing.assert_array_equal(sums, rounded.sum(-1))
-    usable = largest > 1e-30
+    usable = largest >= 2.0**-100
     assert (np.abs(rounded).max(-1)[usable] == 127).all()
     assert (rounded[largest == 0] == 0).all()
     step = (largest / 127)[..., None]
@@ -103,14 +103,14 @@ def test_quantize_takes_half_to_even():
     assert scales.item() == 1.0
 
 
-@pytest.mark.parametrize("largest", [1e-36, 1e-38, 1e-40, 1e-45])
+@pytest.mark.parametrize("largest", [1e-25, 1e-36, 1e-38, 1e-40, 1e-45])
 def test_quantize_of_next_to_nothing_is_zero_or_right(largest):
     """One over the scale would overflow: the group may vanish, but must not become garbage."""
     x = torch.linspace(-largest, largest, 32)[None]
     values, scales, sums = ops.quantize(x)
     assert sums.tolist() == [[int(values.int().sum())]]
     error = (values.double() * scales.double() - x.double()).abs().max()
-    assert error <= 1e-37
+    assert error <= largest
 
 
 @grouped

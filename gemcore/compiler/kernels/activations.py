@@ -21,6 +21,7 @@ from gemcore.compiler.kernels.vector import (
     splat,
     store,
 )
+from gemcore.models.reference import SMALLEST_GROUP
 from gemcore.packing import GROUP
 
 PARALLEL_FROM = 16
@@ -53,7 +54,9 @@ def quantize_row(
         magnitudes = [intrinsic("llvm.fabs", "float32x16", x[half, lanes(0)]) for half in range(2)]
         largest = intrinsic("llvm.vector.reduce.fmax", "float32", T.max(*magnitudes))
         store(scalar, largest, 0)
-        store(scalar, T.Select(scalar[0] > 0.0, T.float32(127) / scalar[0], T.float32(0)), 1)
+        inverse = T.float32(127) / scalar[0]
+        usable = scalar[0] >= T.float32(SMALLEST_GROUP)
+        store(scalar, T.Select(usable, inverse, T.float32(0)), 1)
         store(scales, scalar[0] / T.float32(127), t, g)
         store(total, T.broadcast(0, LANES), lanes(0))
         for half in range(2):

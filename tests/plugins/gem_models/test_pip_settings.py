@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 from gem_models.pip_settings import (
@@ -74,4 +73,4 @@ def test_a_pip_in_the_current_folder_is_not_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     done = run_pip("--version")
     assert done.stdout.startswith("pip ")
-    assert sys.prefix.split("/")[-1] in done.stdout or done.returncode == 0
+    assert done.returncode == 0

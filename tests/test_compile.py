@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import pytest
+from gem_uniform.quantizer import UniformQuantizer
+
+from gemcore.bundle import WEIGHTS
+from gemcore.compile import bundle_key, cached_bundle, compile_bundle
+from gemcore.errors import UsageError
+from gemcore.models.eager import EagerModel
+from gemcore.models.weights import pack_checkpoint
+from gemcore.packing import SCHEMES
+from gemcore.testing.tiny import tiny_checkpoint, tiny_config
+from tests.conftest import open_tiny
+
+TOKENS = [1, 77, 250, 3, 3, 99, 180, 42, 7, 120, 33, 201, 15, 64, 8, 9, 10]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_compiled_logits_are_the_eager_ones(scheme, tiny, tiny_parts, tmp_path):
+    parts = attrs.evolve(tiny_parts, quantizer=UniformQuantizer(scheme, scheme))
+    bundle = compile_bundle(tiny, parts, tmp_path / "x.gem")
+    plan = parts.quantizer.plan(tiny)
+    weights, _ = pack_checkpoint(tiny, plan)
+    eager = EagerModel(tiny, plan.schemes(), weights)
+    assert np.array_equal(open_tiny(bundle).logits(TOKENS), eager.logits(TOKENS))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"qkv_bias": True, "tied_head": False, "architecture": "qwen2"},
+        {"heads": 4, "kv_heads": 1},
+        {"heads": 6, "kv_heads": 3, "head_dim": 32},
+    ],
+    ids=["qwen2", "one key-value head", "wide heads"],
+)
+def test_other_shapes(changes, tiny_parts, tmp_path):
+    checkpoint = tiny_checkpoint(tiny_config(**changes), seed=3)
+    bundle = compile_bundle(checkpoint, tiny_parts, tmp_path / "x.gem")
+    plan = tiny_parts.quantizer.plan(checkpoint)
+    weights, _ = pack_checkpoint(checkpoint, plan)
+    eager = EagerModel(checkpoint, plan.schemes(), weights)
+    assert np.array_equal(open_tiny(bundle).logits(TOKENS), eager.logits(TOKENS))
+
+
+def test_cache_compiles_once(tiny, tiny_parts):
+    steps = []
+    opened = []
+
+    def load():
+        opened.append(1)
+        return tiny
+
+    first = cached_bundle(tiny.identity, load, tiny_parts, step=lambda *step: steps.append(step))
+    assert {name for name, _, _ in steps} >= {"packing weights", "compiling"}
+    steps.clear()
+    second = cached_bundle(tiny.identity, load, tiny_parts, step=lambda *step: steps.append(step))
+    assert (second.folder, steps, len(opened)) == (first.folder, [], 1)
+
+
+def test_cache_mends_itself(tiny, tiny_parts):
+    bundle = cached_bundle(tiny.identity, lambda: tiny, tiny_parts)
+    (bundle.folder / WEIGHTS).write_bytes(b"damaged")
+    again = cached_bundle(tiny.identity, lambda: tiny, tiny_parts)
+    assert again.manifest == bundle.manifest
+
+
+def test_interrupted_compilation_leaves_the_cache_sound(tiny, tiny_parts):
+    def interrupt(name, done, total):
+        if name == "compiling":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_bundle(tiny.identity, lambda: tiny, tiny_parts, step=interrupt)
+    bundle = cached_bundle(tiny.identity, lambda: tiny, tiny_parts)
+    names = {path.name for path in bundle.folder.parent.iterdir() if not path.name.endswith("lock")}
+    assert names == {bundle.folder.name}
+
+
+def test_key_depends_on_everything(tiny, tiny_parts):
+    keys = {
+        bundle_key(tiny.identity, tiny_parts),
+        bundle_key("another model", tiny_parts),
+        bundle_key(tiny.identity, attrs.evolve(tiny_parts, sources=("their-plugin 1.1",))),
+        bundle_key(
+            tiny.identity,
+            attrs.evolve(tiny_parts, names=tiny_parts.names | {"quantizer": "q8-g32"}),
+        ),
+    }
+    assert len(keys) == 4
+    assert bundle_key(tiny.identity, tiny_parts) in keys
+
+
+def test_strict_refuses_what_was_skipped(tiny_parts, tmp_path):
+    checkpoint = tiny_checkpoint(tiny_config(intermediate_size=80))
+    with pytest.raises(UsageError, match="cannot be quantized as asked: layers.0.feed_forward.down"):
+        compile_bundle(checkpoint, tiny_parts, tmp_path / "x.gem", strict=True)
+    assert not (tmp_path / "x.gem").exists()
+    bundle = compile_bundle(checkpoint, tiny_parts, tmp_path / "x.gem")
+    assert bundle.manifest.plan["layers.0.feed_forward.down"] == "f16"
+    assert len(bundle.manifest.quantization["skipped"]) == 2
