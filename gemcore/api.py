@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemcore.build import BuildParts, Step, cached_bundle, compile_bundle
 from gemcore.bundle import WEIGHTS, Bundle, open_bundle
-from gemcore.compile import BuildParts, Step, cached_bundle, compile_bundle
 from gemcore.errors import UsageError
 from gemcore.models.sources import load_checkpoint, locate_checkpoint
 from gemcore.options import PluginChoice

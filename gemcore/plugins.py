@@ -35,7 +35,7 @@ from gemcore.loading import (
 from gemcore.options import PluginChoice, format_words, parse_table, parse_words, resolve_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import pluggy
 
@@ -186,10 +186,10 @@ class PluginHost:
 
     def add(
         self, plugin: object, *, name: str, distribution: str = "local", version: str = ""
-    ) -> LoadedPlugin:
+    ) -> None:
         """Add a plugin that is not installed: a module, or any object with hooks for attributes."""
         entry = Entry(group=PLUGIN_GROUP, name=name, distribution=distribution, version=version)
-        return self._keep(entry, lambda: (plugin, frozenset()))
+        self._keep(entry, lambda: (plugin, frozenset()))
 
     @overload
     def records(self, kind: Literal["router"]) -> tuple[RouterRecord, ...]: ...
@@ -339,26 +339,27 @@ class PluginHost:
 
         self._keep(entry, load)
 
-    def _keep(self, entry: Entry, load: Any) -> LoadedPlugin:
+    def _keep(self, entry: Entry, load: Callable[[], tuple[object, frozenset[str]]]) -> None:
         start = time.perf_counter()
         status: Status = "active"
         records: tuple[PluginRecord, ...] = ()
         try:
             plugin, heavy = load()
             records = collect_records(self._manager, plugin, f"{entry.distribution}/{entry.name}")
-            reason = f"imports {', '.join(sorted(heavy))} when loaded: it slows every command"
-            reason = reason if heavy else ("" if records else "offers nothing on this machine")
+            reason = "" if records else "offers nothing on this machine"
+            if heavy:
+                reason = f"imports {', '.join(sorted(heavy))} when loaded: it slows every command"
         except PluginError as error:
             status, reason = "failed", str(error)
-        loaded = LoadedPlugin(
-            entry=entry,
-            status=status,
-            reason=reason,
-            load_seconds=time.perf_counter() - start,
-            records=records,
+        self.plugins.append(
+            LoadedPlugin(
+                entry=entry,
+                status=status,
+                reason=reason,
+                load_seconds=time.perf_counter() - start,
+                records=records,
+            )
         )
-        self.plugins.append(loaded)
-        return loaded
 
     def _claims(self, kind: str) -> list[_Claim]:
         claims = [
@@ -415,17 +416,26 @@ class PluginHost:
         for plugin in failed:
             if plugin.entry.answers_to(hint):
                 return PluginError(
-                    f"{kind} '{name}': {plugin.title} is not loaded: {plugin.reason}"
+                    f"{kind} '{name}': {plugin.title} could not be loaded: {plugin.reason}"
                 )
         for plugin in self.plugins:
             if plugin.status == "disabled" and plugin.entry.answers_to(hint):
                 return UsageError(f"{kind} '{name}': {plugin.title} is disabled: {plugin.reason}")
         error = unknown_name(kind, name, {claim.record.name for claim in self._claims(kind)})
-        if not failed:
+        notes = []
+        if failed:
+            names = ", ".join(plugin.entry.name for plugin in failed)
+            notes.append(f"{_count(failed)} could not be loaded: {names}")
+        disabled = [plugin for plugin in self.plugins if plugin.status == "disabled"]
+        if disabled:
+            notes.append(f"{_count(disabled)} disabled by GEM_PLUGINS or --no-plugins")
+        if not notes:
             return error
-        count = "1 plugin" if len(failed) == 1 else f"{len(failed)} plugins"
-        names = ", ".join(plugin.entry.name for plugin in failed)
-        return UsageError(f"{error}; {count} could not be loaded: {names}, see gem plugins list")
+        return UsageError(f"{error}; {' and '.join(notes)}, see gem plugins list")
+
+
+def _count(plugins: list[LoadedPlugin]) -> str:
+    return "1 plugin" if len(plugins) == 1 else f"{len(plugins)} plugins"
 
 
 _SETTINGS: ContextVar[HostSettings | None] = ContextVar("gem_host_settings", default=None)

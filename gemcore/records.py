@@ -134,6 +134,14 @@ class Option:
         return TYPE_NAMES[self.type]
 
 
+def _options(values: Iterable[Option]) -> tuple[Option, ...]:
+    return tuple(values)
+
+
+def _words(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(values)
+
+
 @attrs.frozen(kw_only=True)
 class PluginRecord:
     """What every kind of plugin says of itself.
@@ -156,13 +164,10 @@ class PluginRecord:
     reference_url: str | None = None
     options: tuple[Option, ...] = attrs.field(
         default=(),
-        converter=tuple,
-        validator=[
-            attrs.validators.deep_iterable(attrs.validators.instance_of(Option)),
-            _check_options,
-        ],
+        converter=_options,
+        validator=_check_options,
     )
-    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_words)
     deprecated: Deprecation | None = None
 
 

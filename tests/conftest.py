@@ -10,9 +10,9 @@ from gem_host.target import HostTarget
 from gem_models.pypi import MODELS, ensure_model
 from gem_uniform.quantizer import q4a_g32
 
+from gemcore.build import BuildParts, compile_bundle
 from gemcore.bundle import Bundle
 from gemcore.cli.display import StepDisplay
-from gemcore.compile import BuildParts, compile_bundle
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.session import Session
 from gemcore.testing.tiny import CHAT_TEMPLATE, tiny_checkpoint, tiny_config

@@ -35,7 +35,7 @@ def bench(
 ) -> None:
     """Time prefill and decode: medians of several repetitions after a warm-up."""
     from gemcore.benchmark import measure
-    from gemcore.compile import manifest_summary
+    from gemcore.build import manifest_summary
     from gemcore.runtime.tvm_runtime import usable_cores
 
     recipe = read_recipe(recipe_file, given)

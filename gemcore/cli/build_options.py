@@ -10,7 +10,6 @@ import click
 
 if TYPE_CHECKING:
     from gemcore.recipe import Recipe
-
     from gemcore.session import Session
     from gemcore.text.sampling import SamplingSettings
 

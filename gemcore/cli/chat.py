@@ -20,7 +20,6 @@ from gemcore.cli.run import report_line
 
 if TYPE_CHECKING:
     from gemcore.recipe import Recipe
-
     from gemcore.session import Session
 
 _HELP = "/new begins again, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer"

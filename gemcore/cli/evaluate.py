@@ -13,9 +13,8 @@ from gemcore.cli.build_options import open_for_command, open_options, read_recip
 from gemcore.errors import UsageError
 
 if TYPE_CHECKING:
-    from gemcore.recipe import Recipe
-
     from gemcore.perplexity import Perplexity
+    from gemcore.recipe import Recipe
     from gemcore.session import Session
 
 

@@ -159,8 +159,9 @@ def _find(host: PluginHost, name: str, kind: str | None) -> list[tuple[LoadedPlu
         return found
     for plugin in host.plugins:
         if plugin.status != "active" and plugin.entry.answers_to(distribution or bare):
-            failure = UsageError if plugin.status == "disabled" else PluginError
-            raise failure(f"{plugin.title} is {plugin.status}: {plugin.reason}")
+            if plugin.status == "disabled":
+                raise UsageError(f"{plugin.title} is disabled: {plugin.reason}")
+            raise PluginError(f"{plugin.title} could not be loaded: {plugin.reason}")
     names = {record.name for _, record in everything}
     raise unknown_name(kind or "plugin", name, names | {p.entry.name for p in host.plugins})
 

@@ -70,7 +70,7 @@ def run(
 
 def run_report(session: Session, result: Generation) -> dict[str, Any]:
     """What `gem run --json` prints; times in milliseconds, memory in megabytes (10**6 bytes)."""
-    from gemcore.compile import manifest_summary
+    from gemcore.build import manifest_summary
     from gemcore.runtime.memory import peak_memory_bytes
 
     speed = result.tokens_per_second

@@ -34,7 +34,7 @@ class ExpertShape:
 
     names: tuple[str, ...]
     rank: int
-    layers: frozenset[str] = attrs.field(converter=frozenset)
+    layers: frozenset[str]
 
 
 class RoutedLinear(nn.Module):

@@ -118,10 +118,10 @@ def _random_values(
 ) -> npt.NDArray[np.float32]:
     values = generator.standard_normal(shape, dtype=np.float32)
     if name.endswith("norm.weight"):
-        return 1 + values / 10
+        return np.float32(1) + values / np.float32(10)
     if name.endswith(".bias") or "embed_tokens" in name:
         return values
-    return values / np.float32(shape[-1] ** 0.5)
+    return values / np.float32(shape[-1]) ** np.float32(0.5)
 
 
 def _stored(name: str, values: npt.NDArray[np.float32]) -> StoredTensor:

@@ -67,7 +67,7 @@ def test_prompt_from_stdin(gem, tiny_folder):
     assert piped.stdout == typed.stdout
 
 
-def test_warm_run_imports_no_torch(gem, tiny_folder, tmp_path):
+def test_warm_run_imports_no_torch(gem, cache, tiny_folder):
     script = (
         "import sys; from gemcore.cli.main import main\n"
         f"sys.argv = ['gem', 'run', '-m', {str(tiny_folder)!r}, '--max-tokens', '3', 'x']\n"
@@ -76,21 +76,15 @@ def test_warm_run_imports_no_torch(gem, tiny_folder, tmp_path):
         "print([name for name in ('torch', 'tvm', 'transformers') if name in sys.modules])"
     )
     gem("run", "-m", tiny_folder, "--max-tokens", 3, "x", check=0)
-    cache = gem("models", "list", check=0)
-    assert cache.returncode == 0
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env=os.environ | {"GEM_CACHE": str(_cache_of(gem))},
+        env=os.environ | {"GEM_CACHE": str(cache)},
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def _cache_of(gem):
-    return gem.__closure__[0].cell_contents
 
 
 def test_recipe_file_and_the_command_line_wins(gem, tiny_folder, tmp_path):

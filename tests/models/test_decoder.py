@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 
-import attrs
-import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer

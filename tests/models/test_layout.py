@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-import torch
 from gemcore.models.cache_layout import cache_shapes
 from gemcore.models.config import expected_shapes
 from gemcore.models.decoder import Decoder, dense_schemes

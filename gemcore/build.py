@@ -162,7 +162,7 @@ def _code_digest() -> str:
     """SHA-256 over the sources that decide what a bundle holds, so that editing them makes a new one."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for part in ("compile.py", "packing.py", "models", "compiler"):
+    for part in ("build.py", "packing.py", "models", "compiler"):
         for path in sorted((here / part).rglob("*.py")) if "." not in part else [here / part]:
             digest.update(path.read_bytes())
     return digest.hexdigest()

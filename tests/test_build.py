@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from gem_uniform.quantizer import UniformQuantizer
 
+from gemcore.build import bundle_key, cached_bundle, compile_bundle
 from gemcore.bundle import WEIGHTS
-from gemcore.compile import bundle_key, cached_bundle, compile_bundle
 from gemcore.errors import UsageError
 from gemcore.models.eager import EagerModel
 from gemcore.models.weights import pack_checkpoint
