@@ -14,8 +14,9 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 export PROMPT ?= What is the capital of France?
 # More words for gem or pytest: make run ARGS="--max-tokens 20"
 ARGS    ?=
-# Processes that share the tests.
+# Processes that share the tests; each has one thread for torch, or they would take turns.
 WORKERS ?= 2
+test test-all: export OMP_NUM_THREADS = 1
 
 SOURCES := gemcore plugins hwtargets tests
 
@@ -66,6 +67,9 @@ define check_python
 if [ -z "$(PYTHON)" ]; then \
 	echo "GEM needs Python 3.11 or newer, and none was found: install Python 3.11," \
 		"or name one that is elsewhere: make PYTHON=/path/to/python3.11" >&2; exit 1; \
+fi; \
+if ! command -v "$(PYTHON)" >/dev/null; then \
+	echo "there is no PYTHON=$(PYTHON): name a Python 3.11 or newer" >&2; exit 1; \
 fi; \
 if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 	echo "GEM needs Python 3.11 or newer, but PYTHON=$(PYTHON) is" \

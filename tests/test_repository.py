@@ -342,6 +342,23 @@ def option_names(command: click.Command, context: click.Context) -> set[str]:
     return names | {"--help"}
 
 
+def test_documents_show_only_recipes_that_can_be_read(tmp_path: Path) -> None:
+    from gemcore.recipe import Recipe
+
+    recipes = [
+        block
+        for path in documents()
+        for block in re.findall(
+            r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.M | re.S
+        )
+    ]
+    assert recipes
+    for recipe in recipes:
+        file = tmp_path / "gem.toml"
+        file.write_text(recipe, encoding="utf-8")
+        assert Recipe.from_file(file).model
+
+
 def test_makefile_describes_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     described = set(re.findall(r"^([a-z-]+):.*## ", text, flags=re.M))

@@ -1,14 +1,25 @@
-"""The default model, read once."""
+"""The default model, read once, and torch on one thread."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from gemcore.formats.gguf import load_gguf
 from gemcore.models.checkpoint import Checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Torch's threads wait for one another busily: on a loaded machine they take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,9 @@ from gemcore.models.config import ModelConfig
 POSITION, SLOT, PREFIX_END, START = range(PLACEMENT_FIELDS)
 LOWEST = -3.4028234663852886e38
 
+ROWS = 12
+"""Sums that run side by side: enough to keep the multipliers busy, few enough for the registers."""
+
 
 def rope_append(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "float16") -> Any:
     """`gem::rope_append` for one layer."""
@@ -110,103 +113,31 @@ def rope_append(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "fl
 def attention(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "float16") -> Any:
     """`gem::attention` for one layer.
 
-    One thread takes one token and one key-value head, so that the query heads that share it read the
-    cache once. Scores of all visible blocks are kept, so the largest is known before the first `exp`.
+    One thread takes one key-value head and a few consecutive tokens of one text, so that all the query
+    heads that share the keys and values read them once. The scores of all visible blocks are kept, so
+    that the largest is known before the first `exp`.
     """
     heads, kv_heads, width = config.heads, config.kv_heads, config.head_dim
-    repeat = heads // kv_heads
-    step = math.gcd(width, LANES)
-    scale = width**-0.5
+    together = max(1, ROWS // (heads // kv_heads))
 
     def body(arguments: tuple[Buffer, ...], y: Buffer, tokens: Expr, blocks: Expr) -> None:
-        with T.parallel(tokens * kv_heads) as job:
-            one_head(arguments, y, job // kv_heads, job % kv_heads, blocks)
+        placement = arguments[3]
+        tiles = (tokens + (together - 1)) // together
+        with T.parallel(tiles * kv_heads) as job:
+            first, h = job // kv_heads * together, job % kv_heads
 
-    def one_head(arguments: tuple[Buffer, ...], y: Buffer, t: Expr, h: Expr, blocks: Expr) -> None:
-        q, keys, values, placement = arguments
-        # Two runs of blocks are visible: the shared prefix, then the token's own sequence.
-        scores = T.alloc_buffer((repeat, (blocks + 1) * KEY_BLOCK), "float32")
-        largest = local((repeat, LANES), "float32")
-        total = local((repeat, LANES), "float64")
-        bounds = local((4,), "int32")
-        store(bounds, (placement[t, PREFIX_END] + (KEY_BLOCK - 1)) // KEY_BLOCK, 0)
-        store(bounds, placement[t, START] // KEY_BLOCK, 1)
-        store(bounds, placement[t, SLOT] // KEY_BLOCK + 1 - bounds[1], 2)
-        for r in range(repeat):
-            store(largest, splat(LOWEST), r, lanes(0))
-            store(total, T.broadcast(T.float64(0), LANES), r, lanes(0))
+            def one_by_one() -> None:
+                with T.serial(T.min(tokens - first, together)) as m:
+                    _attend(isa, config, arguments, y, first + m, h, blocks, 1)
 
-        def score(place: Expr, block: Expr, prefix: bool) -> None:
-            acc = local((repeat, LANES), "float32")
-            for r in range(repeat):
-                store(acc, splat(0.0), r, lanes(0))
-            with T.serial(width) as d:
-                key = T.cast(keys[h, block, d, lanes(0)], "float32x16")
-                for r in range(repeat):
-                    query = splat(q[t, h * repeat + r, d])
-                    store(acc, fma(isa, query, key, acc[r, lanes(0)]), r, lanes(0))
-            slot = T.broadcast(block * KEY_BLOCK, LANES) + T.ramp(0, 1, LANES)
-            if prefix:
-                visible = slot < T.broadcast(placement[t, PREFIX_END], LANES)
-            else:
-                # A slot of the prefix was already seen.
-                start = T.max(placement[t, START], placement[t, PREFIX_END])
-                visible = T.And(
-                    slot >= T.broadcast(start, LANES),
-                    slot <= T.broadcast(placement[t, SLOT], LANES),
-                )
-            for r in range(repeat):
-                value = T.Select(visible, acc[r, lanes(0)] * splat(scale), splat(LOWEST))
-                store(scores, value, r, lanes(place * KEY_BLOCK))
-                store(largest, T.max(largest[r, lanes(0)], value), r, lanes(0))
-
-        with T.serial(bounds[0]) as b:
-            score(b, b, prefix=True)
-        with T.serial(bounds[2]) as b:
-            score(bounds[0] + b, bounds[1] + b, prefix=False)
-
-        top = local((repeat,), "float32")
-        for r in range(repeat):
-            store(top, intrinsic("llvm.vector.reduce.fmax", "float32", largest[r, lanes(0)]), r)
-        with T.serial(bounds[0] + bounds[2]) as b:
-            for r in range(repeat):
-                at = lanes(b * KEY_BLOCK)
-                scratch = local((3, LANES), "float32")
-                # A hidden slot weighs nothing: its score is the lowest of all numbers.
-                hidden = scores[r, at] == splat(LOWEST)
-                weight = exp(isa, scores[r, at] - splat(top[r]), scratch)
-                store(scores, T.Select(hidden, splat(0.0), weight), r, at)
-                wide = T.cast(scores[r, at], "float64x16")
-                store(total, total[r, lanes(0)] + wide, r, lanes(0))
-
-        acc = local((repeat, width), "float32")
-        for r in range(repeat):
-            for c in range(width // step):
-                store(acc, splat(0.0, step), r, lanes(c * step, step))
-
-        def add(place: Expr, slot: Expr) -> None:
-            for c in range(width // step):
-                at = lanes(c * step, step)
-                value = T.cast(values[h, slot, at], f"float32x{step}")
-                for r in range(repeat):
-                    weight = splat(scores[r, place], step)
-                    store(acc, fma(isa, weight, value, acc[r, at], step), r, at)
-
-        with T.serial(placement[t, PREFIX_END]) as p:
-            add(p, p)
-        first = T.max(placement[t, START], placement[t, PREFIX_END])
-        with T.serial(placement[t, SLOT] + 1 - first) as p:
-            add(bounds[0] * KEY_BLOCK + first - bounds[1] * KEY_BLOCK + p, first + p)
-
-        for r in range(repeat):
-            inverse = local((1,), "float32")
-            sum64 = intrinsic(
-                "llvm.vector.reduce.fadd", "float64", T.float64(0), total[r, lanes(0)]
-            )
-            store(inverse, T.float32(1) / T.cast(sum64, "float32"), 0)
-            for c in range(width // step):
-                at = lanes((h * repeat + r) * width + c * step, step)
-                store(y, acc[r, lanes(c * step, step)] * splat(inverse[0], step), t, at)
+            if together == 1:
+                one_by_one()
+                return
+            with T.If(_one_text(placement, first, together, tokens)):
+                with T.Then():
+                    _attend(isa, config, arguments, y, first, h, blocks, together)
+                with T.Else():
+                    one_by_one()
 
     @T.prim_func(s_tir=True)
     def kernel(
@@ -232,3 +163,129 @@ def attention(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "floa
             body((q, keys, values, placement), y, n, blocks)
 
     return kernel
+
+
+def _one_text(placement: Buffer, first: Expr, count: int, tokens: Expr) -> Expr:
+    """Whether `count` tokens from `first` on are there, and lie one after another in one text."""
+    # Never read beyond the end: the last token stands for those that are missing.
+    last = T.min(first + (count - 1), tokens - 1)
+    same = first + count <= tokens
+    for field, step in ((PREFIX_END, 0), (START, 0), (SLOT, count - 1)):
+        same = T.And(same, placement[last, field] == placement[first, field] + step)
+    # In between, slots could only differ if two tokens shared one.
+    for m in range(1, count - 1):
+        middle = T.min(first + m, tokens - 1)
+        same = T.And(same, placement[middle, SLOT] == placement[first, SLOT] + m)
+        same = T.And(same, placement[middle, START] == placement[first, START])
+        same = T.And(same, placement[middle, PREFIX_END] == placement[first, PREFIX_END])
+    return same
+
+
+def _attend(
+    isa: InstructionSet,
+    config: ModelConfig,
+    arguments: tuple[Buffer, ...],
+    y: Buffer,
+    first: Expr,
+    h: Expr,
+    blocks: Expr,
+    count: int,
+) -> None:
+    """Attention of `count` consecutive tokens of one text and all query heads of key-value head `h`."""
+    q, keys, values, placement = arguments
+    width, repeat = config.head_dim, config.heads // config.kv_heads
+    rows = [(m, r) for m in range(count) for r in range(repeat)]
+    step = math.gcd(width, LANES)
+    last = first + (count - 1)
+    # Two runs of blocks are visible: the shared prefix, then the text's own.
+    scores = T.alloc_buffer((len(rows), (blocks + 1) * KEY_BLOCK), "float32")
+    bounds = local((4,), "int32")
+    store(bounds, (placement[first, PREFIX_END] + (KEY_BLOCK - 1)) // KEY_BLOCK, 0)
+    store(bounds, placement[first, START] // KEY_BLOCK, 1)
+    store(bounds, placement[last, SLOT] // KEY_BLOCK + 1 - bounds[1], 2)
+    # A slot of the prefix is not seen a second time.
+    store(bounds, T.max(placement[first, START], placement[first, PREFIX_END]), 3)
+
+    def score(place: Expr, block: Expr, prefix: bool) -> None:
+        acc = local((len(rows), LANES), "float32")
+        for row in range(len(rows)):
+            store(acc, splat(0.0), row, lanes(0))
+        with T.serial(width) as d:
+            key = T.cast(keys[h, block, d, lanes(0)], "float32x16")
+            for row, (m, r) in enumerate(rows):
+                query = splat(q[first + m, h * repeat + r, d])
+                store(acc, fma(isa, query, key, acc[row, lanes(0)]), row, lanes(0))
+        slot = T.broadcast(block * KEY_BLOCK, LANES) + T.ramp(0, 1, LANES)
+        for row, (m, _) in enumerate(rows):
+            if prefix:
+                visible = slot < T.broadcast(placement[first, PREFIX_END], LANES)
+            else:
+                own = T.broadcast(placement[first + m, SLOT], LANES)
+                visible = T.And(slot >= T.broadcast(bounds[3], LANES), slot <= own)
+            value = T.Select(visible, acc[row, lanes(0)] * splat(width**-0.5), splat(LOWEST))
+            store(scores, value, row, lanes(place * KEY_BLOCK))
+
+    with T.serial(bounds[0]) as b:
+        score(b, b, prefix=True)
+    with T.serial(bounds[2]) as b:
+        score(bounds[0] + b, bounds[1] + b, prefix=False)
+
+    inverse = local((len(rows),), "float32")
+    for row in range(len(rows)):
+        _exponentials(isa, scores, row, bounds[0] + bounds[2], inverse)
+
+    at_once = max(1, ROWS // len(rows))
+    chunks = width // step
+    for begin in range(0, chunks, at_once):
+        part = range(begin, min(begin + at_once, chunks))
+        acc = local((len(rows), len(part) * step), "float32")
+
+        def place(row: int, c: int, acc: Buffer = acc, begin: int = begin) -> tuple[Any, ...]:
+            return row, lanes((c - begin) * step, step)
+
+        for row in range(len(rows)):
+            for c in part:
+                store(acc, splat(0.0, step), *place(row, c))
+
+        def add(at: Expr, slot: Expr, acc: Buffer = acc, part: range = part) -> None:
+            for c in part:
+                value = T.cast(values[h, slot, lanes(c * step, step)], f"float32x{step}")
+                for row in range(len(rows)):
+                    weight = splat(scores[row, at], step)
+                    total = fma(isa, weight, value, acc[place(row, c)], step)
+                    store(acc, total, *place(row, c))
+
+        with T.serial(placement[first, PREFIX_END]) as p:
+            add(p, p)
+        with T.serial(placement[last, SLOT] + 1 - bounds[3]) as p:
+            slot = bounds[3] + p
+            add((bounds[0] - bounds[1]) * KEY_BLOCK + slot, slot)
+        for row, (m, r) in enumerate(rows):
+            for c in part:
+                out = lanes((h * repeat + r) * width + c * step, step)
+                total = acc[place(row, c)] * splat(inverse[row], step)
+                store(y, total, first + m, out)
+
+
+def _exponentials(
+    isa: InstructionSet, scores: Buffer, row: int, blocks: Expr, inverse: Buffer
+) -> None:
+    """Turn one row of scores into `exp(score - largest)`, and keep one over their float64 total."""
+    largest = local((LANES,), "float32")
+    top = local((1,), "float32")
+    total = local((LANES,), "float64")
+    store(largest, splat(LOWEST), lanes(0))
+    store(total, T.broadcast(T.float64(0), LANES), lanes(0))
+    with T.serial(blocks) as b:
+        store(largest, T.max(largest[lanes(0)], scores[row, lanes(b * KEY_BLOCK)]), lanes(0))
+    store(top, intrinsic("llvm.vector.reduce.fmax", "float32", largest[lanes(0)]), 0)
+    with T.serial(blocks) as b:
+        at = lanes(b * KEY_BLOCK)
+        scratch = local((3, LANES), "float32")
+        # A hidden slot weighs nothing: its score is the lowest of all numbers.
+        hidden = scores[row, at] == splat(LOWEST)
+        weight = exp(isa, scores[row, at] - splat(top[0]), scratch)
+        store(scores, T.Select(hidden, splat(0.0), weight), row, at)
+        store(total, total[lanes(0)] + T.cast(scores[row, at], "float64x16"), lanes(0))
+    whole = intrinsic("llvm.vector.reduce.fadd", "float64", T.float64(0), total[lanes(0)])
+    store(inverse, T.float32(1) / T.cast(whole, "float32"), row)
