@@ -10,8 +10,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-# What `make run` asks. Exported, so that the shell need not quote it.
+# What `make run` asks, and how. Exported, so that the shell need not quote it.
 export PROMPT ?= What is the capital of France?
+export SYSTEM ?= You are a helpful assistant.
 # More words for gem or pytest: make run ARGS="--max-tokens 20"
 ARGS    ?=
 # Processes that share the tests; each has one thread for torch, or they would take turns.
@@ -29,7 +30,7 @@ help: ## list the targets
 setup: compiler $(STAMP) ## install GEM and what it needs into .venv
 
 run: setup ## answer PROMPT with the default model, which the first run fetches and compiles
-	@$(BIN)/gem run $(ARGS) "$$PROMPT"
+	@$(BIN)/gem run --system "$$SYSTEM" $(ARGS) "$$PROMPT"
 
 test: setup ## run the tests, without the slow ones
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)

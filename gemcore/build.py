@@ -161,10 +161,12 @@ def _write_text(checkpoint: Checkpoint, folder: Path) -> None:
 def _code_digest() -> str:
     """SHA-256 over the sources that decide what a bundle holds, so that editing them makes a new one."""
     here = Path(__file__).parent
+    files = [here / "build.py", here / "packing.py"]
+    for folder in ("models", "compiler"):
+        files += [p for p in (here / folder).rglob("*") if p.suffix in (".py", ".cc")]
     digest = hashlib.sha256()
-    for part in ("build.py", "packing.py", "models", "compiler"):
-        for path in sorted((here / part).rglob("*.py")) if "." not in part else [here / part]:
-            digest.update(path.read_bytes())
+    for path in sorted(files):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -167,6 +167,7 @@ def open_bundle(folder: Path) -> Bundle:
     _check_versions(folder, manifest)
     for name, entry in manifest.files.items():
         _check_file(folder, name, entry)
+    _check_nothing_else(folder, manifest)
     for name in (WEIGHTS, TOKENIZER):
         if name not in manifest.files:
             raise BundleError(f"bundle {folder} lists no {name}: it is not a whole bundle")
@@ -201,6 +202,16 @@ def _check_versions(folder: Path, manifest: Manifest) -> None:
             raise BundleError(
                 f"bundle {folder} was made with {name} {theirs}, but {ours} is installed: "
                 "compile the model again"
+            )
+
+
+def _check_nothing_else(folder: Path, manifest: Manifest) -> None:
+    """A file that nobody vouches for might be loaded in place of one that is optional."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name != MANIFEST and name not in manifest.files and not path.is_dir():
+            raise BundleError(
+                f"bundle {folder} holds {name}, which its {MANIFEST} does not list: remove that file"
             )
 
 

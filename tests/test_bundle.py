@@ -63,6 +63,12 @@ def test_missing_file(copy):
         open_bundle(copy)
 
 
+def test_file_that_nobody_vouches_for(copy):
+    (copy / "extra.so").write_bytes(b"code")
+    with pytest.raises(BundleError, match="holds extra.so, which its manifest.json does not list"):
+        open_bundle(copy)
+
+
 def test_other_tvm_version_is_refused(copy):
     versions = json.loads((copy / MANIFEST).read_text())["versions"]
     change_manifest(copy, versions=versions | {"tvm": "0.26.0"})

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tvm
+from tvm.support import cc
 
 from gemcore.errors import GemError
 
-Linker = Callable[[str, list[str]], None]
+OPTIONS = ["-O2", "-std=c++17", "-pthread"]
+"""For the C++ compiler, which compiles the thread pool and links."""
+
+
+PARALLEL = Path(__file__).parent / "native" / "parallel.cc"
+"""The thread pool that is linked into a library."""
 
 
 def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> None:
@@ -20,11 +25,16 @@ def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> N
     The library is written beside `path` and renamed, so that `path` is whole or not there. Raises
     GemError when no C compiler is found to link with.
     """
+    if cc.get_cc() is None:
+        raise GemError(
+            "linking the compiled model needs a C++ compiler, and none is in PATH: "
+            "install one such as g++ and try again"
+        )
     executable = tvm.compile(module, target=tvm.target.Target(target))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".library-") as folder:
         library = Path(folder) / "model.so"
         try:
-            executable.export_library(str(library))
+            executable.export_library(str(library), addons=[str(PARALLEL)], options=OPTIONS)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()
             raise GemError(

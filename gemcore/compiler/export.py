@@ -66,7 +66,9 @@ def export_decoder(
     """
     with torch.device("meta"):
         decoder = Decoder(config, schemes, router=router, experts=experts).eval()
-        weights = {name: p.detach() for name, p in decoder.named_parameters()}
+        # Routers come with real weights; they too are inputs, known by their shapes alone.
+        tensors = {**dict(decoder.named_parameters()), **dict(decoder.named_buffers())}
+        weights = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
         caches = new_caches(config, 4 * KEY_BLOCK, torch.float16)
         tokens, rows = torch.zeros(5, dtype=torch.int32), torch.zeros(3, dtype=torch.int32)
         placement = torch.zeros(5, PLACEMENT_FIELDS, dtype=torch.int32)

@@ -20,6 +20,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 from gemcore.compiler.export import ExportedDecoder
 from gemcore.compiler.instructions import InstructionSet
 from gemcore.compiler.kernels import activations, attention, embedding, experts, linear
+from gemcore.compiler.kernels.vector import LANES
 from gemcore.errors import GemError
 from gemcore.models.config import ModelConfig
 from gemcore.packing import GROUP, get_scheme
@@ -33,8 +34,10 @@ FORWARD = "forward"
 def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -> tvm.IRModule:
     """Relax module with one function `forward(tokens, placement, rows[, prior], (caches, weights))`.
 
-    Raises GemError when the router uses a torch operation that TVM's importer does not know.
+    Raises GemError when the router uses a torch operation that TVM's importer does not know, and for
+    a model whose sizes the kernels cannot cut into vectors.
     """
+    _check_sizes(config)
     lowering = _Lowering(config=config, isa=isa)
     # Not through from_exported_program: it decomposes, then copies parameters; ours are inputs.
     with warnings.catch_warnings():
@@ -55,6 +58,16 @@ def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -
     module.update_func(module.get_global_var("main"), main)
     module = relax.transform.BundleModelParams()(module)
     return _renamed(module)
+
+
+def _check_sizes(config: ModelConfig) -> None:
+    for name, multiple in (("hidden_size", LANES), ("intermediate_size", LANES), ("head_dim", 4)):
+        size = getattr(config, name)
+        if size % multiple:
+            raise GemError(
+                f"this model cannot be compiled: its {name} is {size}, and the kernels need a "
+                f"multiple of {multiple}"
+            )
 
 
 def _renamed(module: tvm.IRModule) -> tvm.IRModule:
@@ -207,6 +220,8 @@ class _Lowering:
         arguments = importer.retrieve_args(node)
         count, inputs, rank = (int(size) for size in arguments[3].ty.shape)
         outputs = _columns(arguments[1])
+        if rank % 2:
+            raise GemError(f"experts of rank {rank} cannot be compiled: the rank must be even")
         key = (count, inputs, rank, outputs)
         # Argument order of the kernel is that of the operation.
         return self._call(

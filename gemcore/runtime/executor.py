@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gemcore.runtime.kv_cache import KVCache
-from gemcore.runtime.tvm_runtime import aligned, as_array, as_tensor, ffi, load_function
+from gemcore.runtime.tvm_runtime import (
+    aligned,
+    as_array,
+    as_tensor,
+    ffi,
+    load_function,
+    usable_cores,
+    use_threads,
+)
 
 FORWARD = "forward"
 """Name of the one function of a compiled model."""
@@ -41,10 +49,16 @@ class NativeExecutor:
     Args:
         library: the shared library.
         weights: arrays in the order of the library's inputs; used where they are, so they may be mapped.
+        threads: how many threads compute; None for all cores.
     """
 
-    def __init__(self, library: Path, weights: Sequence[npt.NDArray[Any]]) -> None:
-        self._forward = load_function(library, FORWARD)
+    def __init__(
+        self, library: Path, weights: Sequence[npt.NDArray[Any]], threads: int | None = None
+    ) -> None:
+        # Decoding repeats one size; prompts come in all sizes, each of which a pool would keep.
+        self._decode = load_function(library, FORWARD, pooled=True)
+        self._prefill = load_function(library, FORWARD, pooled=False)
+        use_threads(library, threads or usable_cores())
         # DLPack refuses read-only arrays; the library never writes its weights.
         self._arrays = [aligned(array) for array in weights]
         self._weights = [as_tensor(array) for array in self._arrays]
@@ -61,7 +75,8 @@ class NativeExecutor:
         """Run one pass; see `Executor.forward`."""
         call = [tokens, placement, rows] if prior is None else [tokens, placement, rows, prior]
         arguments = [as_tensor(aligned(array)) for array in call]
-        return as_array(self._forward(*arguments, self._bound(cache)))
+        function = self._decode if len(tokens) == 1 else self._prefill
+        return as_array(function(*arguments, self._bound(cache)))
 
     def _bound(self, cache: KVCache) -> Any:
         """Caches and weights as one argument, made again only when the cache has moved."""

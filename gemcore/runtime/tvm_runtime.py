@@ -22,19 +22,12 @@ from gemcore.errors import GemError, UsageError
 ALIGNMENT = 64
 """Bytes that compiled code expects arrays to be aligned to."""
 
-_ALL_CORES = 0
-_CPU, _POOLED = 1, 2  # DLPack's device type, and TVM's pooled allocator
+_CPU, _NAIVE, _POOLED = 1, 1, 2  # DLPack's device type, and TVM's allocators
 
 
 @functools.cache
 def ffi() -> ModuleType:
     """The `tvm_ffi` module with TVM's runtime library loaded into it."""
-    # Without this, TVM takes half of the cores for hyperthreads.
-    os.environ.setdefault("TVM_NUM_THREADS", str(usable_cores()))
-    # TVM spins for work between parallel regions; a short spin leaves the core to others soon.
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "20000")
-    # Pinned workers collapse when another process takes their core.
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
     with _without("torch"):
         tvm_ffi = importlib.import_module("tvm_ffi")
     spec = importlib.util.find_spec("tvm")
@@ -61,12 +54,16 @@ def _without(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-def load_function(library: Path, name: str) -> Callable[..., Any]:
-    """The function `name` of a Relax executable; GemError when the library cannot be loaded."""
+def load_function(library: Path, name: str, *, pooled: bool) -> Callable[..., Any]:
+    """The function `name` of a Relax executable; GemError when the library cannot be loaded.
+
+    With `pooled`, memory between kernels is kept for the next call of the same sizes, and never given
+    back: right for calls that are all alike.
+    """
     tvm_ffi = ffi()
     try:
         machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
-        machine["vm_initialization"](_CPU, 0, _POOLED)
+        machine["vm_initialization"](_CPU, 0, _POOLED if pooled else _NAIVE)
         function: Callable[..., Any] = machine[name]
     except (RuntimeError, AttributeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
@@ -79,21 +76,18 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def set_threads(count: int) -> None:
-    """Let parallel kernels use `count` threads, the caller's included; for the whole process.
+def use_threads(library: Path, count: int) -> None:
+    """Let the parallel loops of `library` use `count` threads, the caller's included.
 
     Raises UsageError for less than one thread and for more than there are cores: they would only
     take turns.
     """
     cores = usable_cores()
     if not 1 <= count <= cores:
-        raise UsageError(
-            f"threads must be from 1 to {cores}, the cores of this machine, not {count}"
-        )
-    # Read when the pool is made, at the first parallel kernel.
-    os.environ["TVM_NUM_THREADS"] = str(count)
-    if ffi().get_global_func("runtime.NumThreads")() != count:
-        ffi().get_global_func("runtime.config_threadpool")(_ALL_CORES, count)
+        raise UsageError(f"threads must be from 1 to {cores}, the cores of this machine, not {count}")
+    # This handle is never closed, so the code stays where the threads of the pool run.
+    if ctypes.CDLL(str(library)).gem_use_threads(count) != 0:
+        raise GemError(f"the threads of the compiled model '{library}' cannot be set to {count}")
 
 
 def as_tensor(array: npt.NDArray[Any]) -> Any:

@@ -39,7 +39,7 @@ class SoftmaxRouter(nn.Module):
 
 def tiny_experts(config: ModelConfig, rank: int = 4) -> ExpertShape:
     """Three experts on every linear layer of the decoder."""
-    layers = {unit.name for unit in weight_units(config)} - {EMBEDDING, HEAD}
+    layers = frozenset(unit.name for unit in weight_units(config)) - {EMBEDDING, HEAD}
     return ExpertShape(names=("code", "law", "medicine"), rank=rank, layers=frozenset(layers))
 
 

@@ -66,7 +66,6 @@ class HostTarget:
     ) -> NativeExecutor:
         """Load what `build` wrote; BundleError when this machine lacks what it was compiled for."""
         from gemcore.runtime.executor import NativeExecutor
-        from gemcore.runtime.tvm_runtime import set_threads, usable_cores
 
         level = next((level for level in LEVELS if level.name == details.get("instructions")), None)
         if level is None:
@@ -79,5 +78,4 @@ class HostTarget:
                 f"the bundle was compiled for {level.name}, but this machine lacks "
                 f"{', '.join(lacks)}: compile the model here"
             )
-        set_threads(threads or usable_cores())
-        return NativeExecutor(folder / LIBRARY, weights)
+        return NativeExecutor(folder / LIBRARY, weights, threads)
