@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+
 from gem_host.target import HostTarget
 from gem_models.pypi import MODELS, ensure_model
 from gem_uniform.quantizer import q4a_g32
-
 from gemcore.build import BuildParts, compile_bundle
 from gemcore.bundle import Bundle
 from gemcore.cli.display import StepDisplay

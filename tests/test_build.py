@@ -3,8 +3,8 @@ from __future__ import annotations
 import attrs
 import numpy as np
 import pytest
-from gem_uniform.quantizer import UniformQuantizer
 
+from gem_uniform.quantizer import UniformQuantizer
 from gemcore.build import bundle_key, cached_bundle, compile_bundle
 from gemcore.bundle import WEIGHTS
 from gemcore.errors import UsageError
@@ -100,7 +100,9 @@ def test_key_depends_on_everything(tiny, tiny_parts):
 
 def test_strict_refuses_what_was_skipped(tiny_parts, tmp_path):
     checkpoint = tiny_checkpoint(tiny_config(intermediate_size=80))
-    with pytest.raises(UsageError, match="cannot be quantized as asked: layers.0.feed_forward.down"):
+    with pytest.raises(
+        UsageError, match="cannot be quantized as asked: layers.0.feed_forward.down"
+    ):
         compile_bundle(checkpoint, tiny_parts, tmp_path / "x.gem", strict=True)
     assert not (tmp_path / "x.gem").exists()
     bundle = compile_bundle(checkpoint, tiny_parts, tmp_path / "x.gem")

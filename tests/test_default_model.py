@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gem_host.processor import LEVELS, missing_flags
 
 import gemcore
+from gem_host.processor import LEVELS, missing_flags
 from gemcore.api import build_parts
 from gemcore.formats.gguf import load_gguf
 from gemcore.models.eager import EagerModel

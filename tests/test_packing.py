@@ -139,9 +139,7 @@ def test_rounding_stays_within_half_a_step(scheme, weight):
     slack = 2.0**-10 * (extent + 15 * step) + 2.0**scheme.bits * 2.0**-25
     if scheme.name == "q4s-g32":
         # The end of the grid on the other side of the largest value is one step short.
-        extremes = np.take_along_axis(
-            weight.reshape(error.shape), groups.argmax(-1)[..., None], -1
-        )
+        extremes = np.take_along_axis(weight.reshape(error.shape), groups.argmax(-1)[..., None], -1)
         opposite = np.sign(weight.reshape(error.shape)) != np.sign(extremes)
         bound = np.where(opposite, 1.0, 0.5) * step[..., None] + slack[..., None]
     else:

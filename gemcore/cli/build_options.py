@@ -52,7 +52,9 @@ open_options = _together(
         help="Open this compiled bundle; then no model is needed.",
     ),
     click.option("--threads", type=int, help="Threads that compute; by default all cores."),
-    click.option("--context-length", type=int, help="The most tokens of prompt and answer together."),
+    click.option(
+        "--context-length", type=int, help="The most tokens of prompt and answer together."
+    ),
 )
 """`build_options` with `--bundle` and `--threads`."""
 

@@ -84,7 +84,9 @@ def use_threads(library: Path, count: int) -> None:
     """
     cores = usable_cores()
     if not 1 <= count <= cores:
-        raise UsageError(f"threads must be from 1 to {cores}, the cores of this machine, not {count}")
+        raise UsageError(
+            f"threads must be from 1 to {cores}, the cores of this machine, not {count}"
+        )
     # This handle is never closed, so the code stays where the threads of the pool run.
     if ctypes.CDLL(str(library)).gem_use_threads(count) != 0:
         raise GemError(f"the threads of the compiled model '{library}' cannot be set to {count}")

@@ -25,7 +25,5 @@ def gem_targets() -> Iterator[TargetRecord]:
                 help="instructions that the kernels use; auto takes the best that this machine has",
             ),
         ),
-        capabilities=frozenset(
-            {"execute", "f16", "q4a-g32", "q4s-g32", "q8-g32", "routed_lora"}
-        ),
+        capabilities=frozenset({"execute", "f16", "q4a-g32", "q4s-g32", "q8-g32", "routed_lora"}),
     )

@@ -169,7 +169,11 @@ def test_a_plugin_command_runs_with_its_own_help(gem):
         ),
         (["plugns"], 2, "unknown command 'plugns': did you mean 'plugins'?"),
         (["plugins", "show", "sharde"], 2, "unknown plugin 'sharde': did you mean 'shared'?"),
-        (["plugins", "show", "gem_newer"], 1, "'gem_newer' of gem-newer 1.0 could not be loaded: it needs"),
+        (
+            ["plugins", "show", "gem_newer"],
+            1,
+            "'gem_newer' of gem-newer 1.0 could not be loaded: it needs",
+        ),
         (["plugins", "show", "slow"], 2, "is disabled: GEM_PLUGINS allows only"),
     ],
 )

@@ -50,7 +50,9 @@ def test_answer_goes_to_stdout_and_the_report_to_stderr(gem, tiny_folder):
 
 
 def test_json_report(gem, tiny_folder):
-    done = gem("run", "-m", tiny_folder, "--max-tokens", 8, "--json", "--threads", 1, PROMPT, check=0)
+    done = gem(
+        "run", "-m", tiny_folder, "--max-tokens", 8, "--json", "--threads", 1, PROMPT, check=0
+    )
     values = json.loads(done.stdout)
     assert values["model"] == "tiny"
     assert values["generated_tokens"] == 8
@@ -134,10 +136,14 @@ def test_bench(gem, tiny_folder):
 def test_perplexity_with_its_reference(gem, tiny_folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the sea is deep and the sea is blue " * 5)
-    done = gem("eval", "perplexity", "-m", tiny_folder, "--text", text, "--float32", "--json", check=0)
+    done = gem(
+        "eval", "perplexity", "-m", tiny_folder, "--text", text, "--float32", "--json", check=0
+    )
     values = json.loads(done.stdout)
     assert values["compiled"]["tokens"] == values["float32"]["tokens"]
-    assert values["compiled"]["perplexity"] == pytest.approx(values["float32"]["perplexity"], rel=0.3)
+    assert values["compiled"]["perplexity"] == pytest.approx(
+        values["float32"]["perplexity"], rel=0.3
+    )
 
 
 def test_targets_are_listed(gem):
@@ -276,7 +282,9 @@ def test_interrupt_while_compiling(gem, tiny_folder, tmp_path):
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130, lines
     assert "Traceback" not in rest
-    left = [path.name for path in (tmp_path / "bundles").iterdir() if not path.name.endswith("lock")]
+    left = [
+        path.name for path in (tmp_path / "bundles").iterdir() if not path.name.endswith("lock")
+    ]
     assert left == []
     again = gem("run", "-m", tiny_folder, "-q", "q8-g32", "x", GEM_CACHE=str(tmp_path))
     assert again.returncode == 0

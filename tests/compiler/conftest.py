@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from gem_host.processor import LEVELS, Level, choose_level, missing_flags
 
+from gem_host.processor import LEVELS, Level, choose_level, missing_flags
 from gemcore.compiler import instructions
 from gemcore.compiler.instructions import InstructionSet
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from gem_host.processor import choose_level
-
 import tvm
+
+from gem_host.processor import choose_level
 from gemcore.compiler import instructions
 from gemcore.compiler.build import build_library
 from gemcore.compiler.export import export_decoder
@@ -32,7 +32,9 @@ def test_without_a_linker_the_error_says_what_to_install(module, tmp_path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("CXX", "CC"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(GemError, match="needs a C[+][+] compiler, and none is in PATH: install one"):
+    with pytest.raises(
+        GemError, match="needs a C[+][+] compiler, and none is in PATH: install one"
+    ):
         build_library(module, choose_level("auto").target, tmp_path / "model.so")
     assert not list(tmp_path.iterdir())
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gem_host.processor import LEVELS
 
+from gem_host.processor import LEVELS
 from gemcore.compiler import instructions
 from gemcore.compiler.instructions import InstructionSet
 

@@ -272,4 +272,6 @@ def test_shapes_are_known_without_computing(tokens):
                                      random(2, 64, 4), random(2, 4, 8))),
     ]  # fmt: skip
     for operation, arguments in calls:
-        torch.library.opcheck(operation.default, arguments, test_utils=("test_schema", "test_faketensor"))
+        torch.library.opcheck(
+            operation.default, arguments, test_utils=("test_schema", "test_faketensor")
+        )

@@ -19,13 +19,19 @@ floats = st.floats(-(2.0**40), 2.0**40, width=32)
 def nearest_float32(exact: Fraction) -> np.float32:
     """The float32 number nearest to `exact`, half to even, by comparing fractions alone."""
     guess = np.float32(float(exact))
-    near = [np.nextafter(guess, np.float32(-np.inf)), guess, np.nextafter(guess, np.float32(np.inf))]
+    near = [
+        np.nextafter(guess, np.float32(-np.inf)),
+        guess,
+        np.nextafter(guess, np.float32(np.inf)),
+    ]
     return min(near, key=lambda x: (abs(Fraction(float(x)) - exact), int(x.view(np.uint32)) & 1))
 
 
 def is_nearly_halfway(exact: Fraction) -> bool:
     """Whether rounding to float64 first may hide on which side of a middle `exact` lies."""
-    down, up = (np.nextafter(nearest_float32(exact), np.float32(side)) for side in (-np.inf, np.inf))
+    down, up = (
+        np.nextafter(nearest_float32(exact), np.float32(side)) for side in (-np.inf, np.inf)
+    )
     near = Fraction(float(nearest_float32(exact)))
     middles = [(near + Fraction(float(other))) / 2 for other in (down, up)]
     return any(0 < abs(exact - middle) <= abs(exact) / 2**53 for middle in middles)

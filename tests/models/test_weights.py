@@ -38,11 +38,15 @@ def test_stacked_weights_are_their_sources_one_below_the_other():
     np.testing.assert_array_equal(weights["layers.1.attention.qkv.weight"], np.vstack(parts))
     biases = [checkpoint.tensors[f"{layer}{part}_proj.bias"].data for part in "qkv"]
     np.testing.assert_array_equal(weights["layers.1.attention.qkv.bias"], np.hstack(biases))
-    gate, up = (checkpoint.tensors[f"model.layers.0.mlp.{p}_proj.weight"].data for p in ("gate", "up"))
+    gate, up = (
+        checkpoint.tensors[f"model.layers.0.mlp.{p}_proj.weight"].data for p in ("gate", "up")
+    )
     np.testing.assert_array_equal(
         weights["layers.0.feed_forward.gate_up.weight"], np.vstack([gate, up])
     )
-    np.testing.assert_array_equal(weights["norm.gain"], checkpoint.tensors["model.norm.weight"].data)
+    np.testing.assert_array_equal(
+        weights["norm.gain"], checkpoint.tensors["model.norm.weight"].data
+    )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -79,7 +83,11 @@ def test_a_plan_of_another_model_is_refused():
 
 @pytest.mark.parametrize(
     "name",
-    ["model.norm.weight", "model.layers.0.self_attn.k_proj.bias", "model.layers.1.mlp.up_proj.weight"],
+    [
+        "model.norm.weight",
+        "model.layers.0.self_attn.k_proj.bias",
+        "model.layers.1.mlp.up_proj.weight",
+    ],
 )
 def test_values_that_are_not_finite_are_refused_by_name(name):
     checkpoint = tiny_checkpoint(CONFIG)

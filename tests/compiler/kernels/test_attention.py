@@ -39,7 +39,12 @@ PLACEMENTS = {
         *([i, 33 + i, 0, 33] for i in range(10)),
         *([5 + i, 44 + i, 5, 44] for i in range(13)),
     ],
-    "out of order": [[7, 7, 0, 0], [6, 6, 0, 0], *([p, p, 0, 0] for p in range(8, 16)), [5, 5, 0, 0]],
+    "out of order": [
+        [7, 7, 0, 0],
+        [6, 6, 0, 0],
+        *([p, p, 0, 0] for p in range(8, 16)),
+        [5, 5, 0, 0],
+    ],
     "alternating": [[p, 20 * (p % 2) + p // 2, 0, 20 * (p % 2)] for p in range(26)],
 }
 

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import attrs
 import numpy as np
 import pytest
+
 from gem_models.download import PinnedFile
 from gem_models.pip_settings import PipSettings
 from gem_models.pypi import WheelModel

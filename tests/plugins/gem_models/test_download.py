@@ -6,9 +6,9 @@ import errno
 from pathlib import Path
 
 import pytest
+
 from gem_models.download import fetch
 from gem_models.pip_settings import PipSettings
-
 from gemcore.errors import GemError
 
 BODY = bytes(range(256)) * 4000

@@ -6,9 +6,9 @@ import errno
 from pathlib import Path
 
 import pytest
+
 from gem_models import hub
 from gem_models.hub import HubName, HubSource, parse_name
-
 from gemcore.errors import GemError, UsageError
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gem_models.local import LocalSource
 
+from gem_models.local import LocalSource
 from gemcore.errors import FormatError, UsageError
 
 

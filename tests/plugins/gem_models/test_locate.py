@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from gem_models.locate import file_path, find_file
 from gem_models.pip_settings import PipSettings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+
 from gem_models.pip_settings import (
     PipSettings,
     parse_config,

