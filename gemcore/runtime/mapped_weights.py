@@ -20,9 +20,14 @@ def map_weights(path: Path, names: Sequence[str]) -> list[npt.NDArray[Any]]:
     """Arrays of a safetensors file in the order of `names`; pages are read when they are used.
 
     The mapping is private and writable, because DLPack takes no read-only arrays: a write would change
-    neither the file nor another process.
+    neither the file nor another process. Raises BundleError for a file or a weight that is not there,
+    FormatError for a damaged file.
     """
-    mapped = np.memmap(path, dtype=np.uint8, mode="c")
+    try:
+        mapped = np.memmap(path, dtype=np.uint8, mode="c")
+    except (OSError, ValueError) as error:  # ValueError: the file is empty
+        reason = getattr(error, "strerror", None) or "it is empty"
+        raise BundleError(f"the weights {path} cannot be mapped: {reason}") from error
     tensors = {tensor.name: tensor for tensor in read_safetensors_header(mapped, path)}
     arrays = []
     for name in names:

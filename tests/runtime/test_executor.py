@@ -57,7 +57,7 @@ def test_two_texts_at_the_same_time_do_not_disturb_each_other(compiled):
 
     def repeat(executor: NativeExecutor) -> None:
         try:
-            for _ in range(10):
+            for _ in range(300):
                 np.testing.assert_array_equal(prefill(executor), expected)
         except BaseException as error:
             wrong.append(error)

@@ -22,7 +22,7 @@ from gemcore.runtime.tvm_runtime import (
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int32])
-@pytest.mark.parametrize("shape", [(), (1,), (7, 3), (64, 2), (0, 5)])
+@pytest.mark.parametrize("shape", [(), (1,), (7, 3), (64, 2)])
 def test_zeros_are_aligned(shape, dtype):
     array = aligned_zeros(shape, dtype)
     assert array.ctypes.data % ALIGNMENT == 0
