@@ -62,6 +62,7 @@ def compile_bundle(
     With `strict`, a weight that cannot have the scheme that was asked for is an error.
     """
     tell = step or _silent
+    _check_router(parts, checkpoint)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
     if strict and plan.skipped:
@@ -107,6 +108,16 @@ def compile_bundle(
             )
         )
     return open_bundle(folder)
+
+
+def _check_router(parts: BuildParts, checkpoint: Checkpoint) -> None:
+    """A router that would have nothing to choose among is refused, not left out without a word."""
+    layers = range(checkpoint.config.layers)
+    if parts.router and any(parts.router.layer_module(i) is not None for i in layers):
+        raise UsageError(
+            f"router '{parts.names['router']}' chooses among experts, but model '{checkpoint.name}' "
+            "has none: use --router none"
+        )
 
 
 def cached_bundle(

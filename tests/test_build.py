@@ -11,6 +11,7 @@ from gemcore.errors import UsageError
 from gemcore.models.eager import EagerModel
 from gemcore.models.weights import pack_checkpoint
 from gemcore.packing import SCHEMES
+from gemcore.testing.routed import SignRouter
 from gemcore.testing.tiny import tiny_checkpoint, tiny_config
 from tests.conftest import open_tiny
 
@@ -96,6 +97,17 @@ def test_key_depends_on_everything(tiny, tiny_parts):
     }
     assert len(keys) == 4
     assert bundle_key(tiny.identity, tiny_parts) in keys
+
+
+def test_router_without_experts_is_refused(tiny, tiny_parts, tmp_path):
+    class Eager:
+        def layer_module(self, layer):
+            return SignRouter() if layer else None
+
+    names = tiny_parts.names | {"router": "eager"}
+    parts = attrs.evolve(tiny_parts, router=Eager(), names=names)
+    with pytest.raises(UsageError, match="router 'eager' chooses among experts, but model 'tiny'"):
+        compile_bundle(tiny, parts, tmp_path / "x.gem")
 
 
 def test_strict_refuses_what_was_skipped(tiny_parts, tmp_path):

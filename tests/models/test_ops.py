@@ -36,6 +36,7 @@ PLACEMENTS = {
     "prefix without gap": [[10, 10, 10, 10], [11, 11, 10, 10]],
     # Texts of their own, with nothing in common.
     "apart": [[0, 3, 0, 3], [1, 4, 0, 3], [0, 40, 0, 40], [1, 41, 0, 40]],
+    "begins within the prefix": [[12, 12, 10, 5], [13, 13, 10, 5]],
     "prefix of a whole block": [[16, 40, 16, 40], [17, 41, 16, 40]],
 }
 placements = pytest.mark.parametrize("rows", PLACEMENTS.values(), ids=PLACEMENTS)

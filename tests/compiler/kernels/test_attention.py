@@ -45,6 +45,11 @@ PLACEMENTS = {
         *([p, p, 0, 0] for p in range(8, 16)),
         [5, 5, 0, 0],
     ],
+    # Tokens that look alike but for one: at the end of every size of tile, and within.
+    "last one jumps": [*([p, p, 0, 0] for p in range(11)), [20, 20, 0, 0]],
+    "one begins later": [[p, p, 0, 2 if p % 3 == 1 else 0] for p in range(2, 26)],
+    "one has a prefix": [[p, p, 3 if p % 3 == 1 else 0, 3] for p in range(5, 29)],
+    "begins within the prefix": [[p, p, 10, 5] for p in range(12, 26)],
     "alternating": [[p, 20 * (p % 2) + p // 2, 0, 20 * (p % 2)] for p in range(26)],
 }
 
