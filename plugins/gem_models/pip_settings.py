@@ -13,7 +13,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DEFAULT_INDEX = "https://pypi.org/simple"
+# Where pip looks when it is told nothing; it has no command that says so.
+_ASK_FOR_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 # Later ones win, as in pip: the files, the command's own section, the environment.
 _SECTIONS = ("global", "download", ":env:")
 
@@ -31,7 +32,7 @@ class PipSettings:
         trusted_hosts: hosts (or host:port) whose certificates are not checked.
     """
 
-    indexes: tuple[str, ...] = (_DEFAULT_INDEX,)
+    indexes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     certificates: str | None = None
     client_certificate: str | None = None
@@ -64,10 +65,21 @@ def run_pip(*arguments: str) -> subprocess.CompletedProcess[str]:
 def read_pip_settings() -> PipSettings:
     """Ask pip for its configuration: files and environment, merged as pip merges them.
 
-    Without pip, the settings are pip's defaults.
+    Without pip there is no index to ask.
     """
     answer = run_pip("config", "list")
-    return settings_from(parse_config(answer.stdout) if answer.returncode == 0 else {})
+    config = parse_config(answer.stdout) if answer.returncode == 0 else {}
+    if "index-url" not in config:
+        config |= default_index()
+    return settings_from(config)
+
+
+def default_index() -> dict[str, str]:
+    """The option `index-url` as pip has it by default; empty where pip does not say."""
+    command = [sys.executable, "-P", "-c", _ASK_FOR_INDEX]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    url = answer.stdout.strip()
+    return {"index-url": url} if answer.returncode == 0 and url else {}
 
 
 def parse_config(listing: str) -> dict[str, str]:
@@ -97,7 +109,8 @@ def parse_config(listing: str) -> dict[str, str]:
 def settings_from(config: Mapping[str, str]) -> PipSettings:
     """Make settings of pip's options by their long names."""
     no_index = config.get("no-index", "").lower() in ("1", "true", "yes", "on", "y", "t")
-    indexes = (config.get("index-url", _DEFAULT_INDEX), *config.get("extra-index-url", "").split())
+    listed = (config.get("index-url", ""), *config.get("extra-index-url", "").split())
+    indexes = tuple(filter(None, listed))
     return PipSettings(
         indexes=() if no_index else indexes,
         links=tuple(config.get("find-links", "").split()),

@@ -14,11 +14,12 @@ from gemcore.testing import tiny_config
 
 CAPACITY = 64
 CONFIGS = {
-    "heads of 16": tiny_config(),
+    "heads of 16, ratio 1": tiny_config(heads=2, kv_heads=2),
     "heads of 32, ratio 3": tiny_config(heads=6, kv_heads=2, head_dim=32),
-    "heads of 64, ratio 1": tiny_config(heads=2, kv_heads=2, head_dim=64),
+    "heads of 64, ratio 2": tiny_config(heads=2, kv_heads=1, head_dim=64),
     "heads of 80, ratio 4": tiny_config(heads=4, kv_heads=1, head_dim=80),
-    "heads of 12": tiny_config(heads=2, kv_heads=1, head_dim=12),
+    # So many heads share a key that every token is taken alone.
+    "heads of 12, ratio 14": tiny_config(heads=14, kv_heads=1, head_dim=12),
 }
 PLACEMENTS = {
     "shared prefix": [
@@ -46,7 +47,7 @@ PLACEMENTS = {
         [5, 5, 0, 0],
     ],
     # Tokens that look alike but for one: at the end of every size of tile, and within.
-    "last one jumps": [*([p, p, 0, 0] for p in range(11)), [20, 20, 0, 0]],
+    "last one jumps back": [*([p, p, 0, 0] for p in range(20, 31)), [5, 5, 0, 0]],
     "one begins later": [[p, p, 0, 2 if p % 3 == 1 else 0] for p in range(2, 26)],
     "one has a prefix": [[p, p, 3 if p % 3 == 1 else 0, 3] for p in range(5, 29)],
     "begins within the prefix": [[p, p, 10, 5] for p in range(12, 26)],

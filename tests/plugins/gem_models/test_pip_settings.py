@@ -8,6 +8,7 @@ import pytest
 
 from gem_models.pip_settings import (
     PipSettings,
+    default_index,
     parse_config,
     read_pip_settings,
     run_pip,
@@ -54,9 +55,15 @@ def test_no_index_means_links_alone():
 def test_the_defaults_are_pips():
     settings = settings_from({})
     assert settings == PipSettings()
-    assert len(settings.indexes) == 1
     assert settings.verification("https://a.example/") is True
     assert settings.proxies() is None
+
+
+def test_without_an_index_pip_says_where_it_looks(monkeypatch):
+    assert default_index()["index-url"].startswith("https://")
+    empty = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr("gem_models.pip_settings.run_pip", lambda *words: empty)
+    assert read_pip_settings().indexes == (default_index()["index-url"],)
 
 
 def test_lines_that_are_no_settings_are_passed_over():
