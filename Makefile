@@ -33,10 +33,10 @@ run: setup ## answer PROMPT with the default model, which the first run fetches 
 	@$(BIN)/gem run --system "$$SYSTEM" $(ARGS) "$$PROMPT"
 
 test: setup ## run the tests, without the slow ones
-	@$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not slow" $(ARGS)
 
 test-all: setup ## run all tests
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
 
 check: $(STAMP) ## check style, format and types
 	@$(BIN)/ruff check $(SOURCES)

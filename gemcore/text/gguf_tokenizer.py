@@ -196,9 +196,21 @@ def _vocabulary(metadata: Mapping[str, Any]) -> _Vocabulary:
             f"tokens {first} and {ids[tokens[first]]} are both {tokens[first]!r}: the tokens of a "
             "vocabulary must differ"
         )
-    types = _numbers(metadata, "tokenizer.ggml.token_type", len(tokens))
-    kinds = [int(TokenType.NORMAL)] * len(tokens) if types is None else types.astype(int).tolist()
-    return _Vocabulary(tokens=tokens, ids=ids, types=kinds)
+    return _Vocabulary(tokens=tokens, ids=ids, types=_token_types(metadata, len(tokens)))
+
+
+def _token_types(metadata: Mapping[str, Any], count: int) -> list[int]:
+    types = _numbers(metadata, "tokenizer.ggml.token_type", count)
+    if types is None:
+        return [int(TokenType.NORMAL)] * count
+    unknown = ~np.isin(types, list(TokenType))
+    if unknown.any():
+        place = int(unknown.argmax())
+        raise FormatError(
+            f"token {place} has the type {types[place]:g}: the known types of a token are "
+            f"{min(TokenType)} to {max(TokenType)}"
+        )
+    return [int(kind) for kind in types]
 
 
 def _byte_level_file(metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> tuple[_Json, bool]:

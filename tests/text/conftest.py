@@ -7,14 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from gemcore.text.gguf_tokenizer import text_data_from_gguf
 from gemcore.text.tokenizer import Tokenizer
-
-# A test must not fail because the machine is busy.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
 
 MAX_LINE = 300
 

@@ -363,3 +363,16 @@ def test_the_file_is_json_and_every_splitting_loads() -> None:
         text = text_data_from_gguf(byte_level_metadata(pre=name))
         assert json.loads(text.tokenizer_json)["model"]["type"] == "BPE"
         Tokenizer.from_text_data(text)
+
+
+@pytest.mark.parametrize("kind", [7, -1, 1.5, 2.0**63])
+def test_unknown_token_type_is_named(kind):
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": ["a", "b"],
+        "tokenizer.ggml.merges": [],
+        "tokenizer.ggml.token_type": [1, kind],
+    }
+    with pytest.raises(FormatError, match="token 1 has the type .* are 0 to 6"):
+        text_data_from_gguf(metadata)
