@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from gemcore.cache import file_digest
 from gemcore.errors import BundleError, FormatError, GemError, UsageError
 from gemcore.models.checkpoint import TextData
 from gemcore.models.config import ModelConfig
@@ -146,15 +146,9 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
-            files[name] = {"sha256": file_sha256(path), "size": path.stat().st_size}
+            files[name] = {"sha256": file_digest(path), "size": path.stat().st_size}
     text = json.dumps(attrs.evolve(manifest, files=files).to_json(), indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -228,7 +222,7 @@ def _check_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
             f"bundle {folder}: {name} has {size} bytes, but its manifest says {entry.get('size')}: "
             "it is damaged, compile the model again"
         )
-    if file_sha256(path) != entry.get("sha256"):
+    if file_digest(path) != entry.get("sha256"):
         raise BundleError(
             f"bundle {folder}: {name} is not what its manifest vouches for (SHA-256 differs): "
             "it is damaged, compile the model again"

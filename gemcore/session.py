@@ -187,11 +187,10 @@ class Session:
         ends = frozenset(self.tokenizer.stop_token_ids)
         text: list[str] = []
         generated: list[int] = []
-        looks_back = sampler.settings.repetition_penalty != 1.0
         logits, cached = self._prefill(tokens)
         first = None
         while True:
-            token = sampler.sample(logits, [*tokens, *generated] if looks_back else ())
+            token = sampler.sample(logits, [*tokens, *generated] if sampler.looks_back else ())
             now = time.perf_counter()
             first = first or now
             if token in ends:

@@ -24,11 +24,9 @@ from gemcore.compiler.kernels.vector import LANES
 from gemcore.errors import GemError
 from gemcore.models.config import ModelConfig
 from gemcore.packing import GROUP, get_scheme
+from gemcore.runtime.executor import FORWARD
 
 Converter = Callable[[fx.Node, Any], Any]
-
-FORWARD = "forward"
-"""Name of the one function of a compiled model."""
 
 
 def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -> tvm.IRModule:

@@ -11,13 +11,13 @@ import torch
 
 from gemcore.compiler.build import build_library
 from gemcore.compiler.export import export_decoder
-from gemcore.compiler.lower import FORWARD, lower
+from gemcore.compiler.lower import lower
 from gemcore.errors import GemError
 from gemcore.models.decoder import Decoder, causal_placement, load_weights, new_caches
 from gemcore.models.layout import weight_units
 from gemcore.models.weights import pack_checkpoint
 from gemcore.reports import Plan, PlanEntry
-from gemcore.runtime.executor import NativeExecutor
+from gemcore.runtime.executor import FORWARD, NativeExecutor
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.testing import tiny_checkpoint, tiny_config
 from gemcore.testing.routed import SignRouter, SoftmaxRouter, fill_routing, tiny_experts
