@@ -18,7 +18,7 @@ from gemcore.errors import BundleError, FormatError, GemError, UsageError
 from gemcore.models.checkpoint import TextData
 from gemcore.models.config import ModelConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the bundle format; a bundle of another one is refused."""
 
 MANIFEST, WEIGHTS, TOKENIZER, TEMPLATE = (

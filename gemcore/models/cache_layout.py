@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 KEY_BLOCK = 16
 """Positions that lie side by side in the key cache; capacities are multiples of it."""
 
-PLACEMENT_FIELDS = 4
-"""RoPE position, cache slot, end of the shared prefix, first slot of the own sequence."""
+PLACEMENT_FIELDS = 5
+"""RoPE position, cache slot, start and end of the shared prefix, first slot of the own sequence."""
 
 
 def cache_shapes(config: ModelConfig, capacity: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -164,7 +164,7 @@ class Decoder(nn.Module):
 
         Args:
             tokens: int32 `[tokens]`.
-            placement: int32 `[tokens, 4]`.
+            placement: int32 `[tokens, 5]`.
             rows: int32 `[rows]`: the tokens of this pass whose logits are wanted.
             caches: keys and values of each layer; written in place.
             prior: float32 `[experts]`, for routed models.
@@ -210,11 +210,10 @@ def new_caches(config: ModelConfig, capacity: int, dtype: torch.dtype) -> list[L
 
 
 def causal_placement(start: int, tokens: int) -> Tensor:
-    """Placement of `tokens` tokens of one text that continues at position `start`: int32 `[tokens, 4]`."""
+    """Placement of `tokens` tokens of one text that continues at position `start`: int32 `[tokens, 5]`."""
     positions = torch.arange(start, start + tokens, dtype=torch.int32)
-    return torch.stack(
-        [positions, positions, torch.zeros_like(positions), torch.zeros_like(positions)], 1
-    )
+    nothing = torch.zeros_like(positions)
+    return torch.stack([positions, positions, nothing, nothing, nothing], 1)
 
 
 def load_weights(decoder: Decoder, weights: Mapping[str, object]) -> None:

@@ -46,9 +46,8 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) 
     used = min(capacity, int(placement[:, 1].max()) + 1)
     k = keys.permute(0, 1, 3, 2).reshape(kv_heads, capacity, head_dim)[:, :used].float()
     slot = torch.arange(used, dtype=torch.int32)
-    visible = (slot < placement[:, 2, None]) | (
-        (slot >= placement[:, 3, None]) & (slot <= placement[:, 1, None])
-    )
+    _, own, prefix_start, prefix_end, start = placement[:, :, None].unbind(1)
+    visible = ((slot >= prefix_start) & (slot < prefix_end)) | ((slot >= start) & (slot <= own))
     repeat = heads // kv_heads
     out = torch.nn.functional.scaled_dot_product_attention(
         queries.transpose(0, 1),

@@ -7,10 +7,10 @@ only the sums over groups, positions and channels need an order, and it is the a
 result depends neither on the machine, nor on its vector width, nor on how a text is cut into passes:
 prefill and token-by-token decoding agree to the bit.
 
-Shapes: `tokens` is the number of tokens in a pass. `placement` is int32 `[tokens, 4]`, for each token
-its RoPE position, the cache slot that it is written to, the end of the prefix that it sees
-(slots `[0, prefix_end)`), and the first slot of its own sequence (it also sees `[start, slot]`).
-A plain text has rows `(p, p, 0, 0)`.
+Shapes: `tokens` is the number of tokens in a pass. `placement` is int32 `[tokens, 5]`, for each token
+its RoPE position, the cache slot that it is written to, start and end of the prefix that it sees
+(slots `[prefix_start, prefix_end)`), and the first slot of its own sequence (it also sees
+`[start, slot]`, which neither begins nor ends before the prefix does). A plain text has rows `(p, p, 0, 0, 0)`.
 
 Cache of one layer: keys `[kv_heads, capacity / 16, head_dim, 16]` (16 positions lie side by side, so
 that one vector holds one channel of 16 keys), values `[kv_heads, capacity, head_dim]`.
@@ -163,7 +163,7 @@ def rope_append(
     Args:
         qkv: float32 `[tokens, (heads + 2 * kv_heads) * head_dim]`.
         rotation: float32 `[context, head_dim]`: cosines, then sines, of each position.
-        placement: int32 `[tokens, 4]`.
+        placement: int32 `[tokens, 5]`.
         keys, values: the cache of this layer, written at each token's slot.
         heads: number of query heads.
 

@@ -77,9 +77,8 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) 
     kv_heads, capacity = values.shape[0], values.shape[1]
     k = keys.permute(0, 2, 1, 3).reshape(kv_heads, head_dim, capacity).float()
     slot = torch.arange(capacity, dtype=torch.int32)
-    visible = (slot < placement[:, 2, None]) | (
-        (slot >= placement[:, 3, None]) & (slot <= placement[:, 1, None])
-    )
+    _, own, prefix_start, prefix_end, start = placement[:, :, None].unbind(1)
+    visible = ((slot >= prefix_start) & (slot < prefix_end)) | ((slot >= start) & (slot <= own))
     used = int(visible.any(0).nonzero().max()) + 1
     visible, k, v = visible[:, :used], k[:, :, :used], values[:, :used].float()
     unseen = ~visible.any(0)

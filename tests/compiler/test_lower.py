@@ -123,9 +123,9 @@ def test_a_text_in_one_pass_token_by_token_and_in_chunks(pair):
 def test_several_texts_in_one_pass(pair):
     """A prefix, and three texts of which two continue it."""
     prefix, texts = 7, [(8, 5, 7), (13, 14, 7), (27, 3, 0)]  # first slot, tokens, end of prefix
-    rows = [[p, p, 0, 0] for p in range(prefix)]
+    rows = [[p, p, 0, 0, 0] for p in range(prefix)]
     for start, count, end in texts:
-        rows += [[end + i, start + i, end, start] for i in range(count)]
+        rows += [[end + i, start + i, 0, end, start] for i in range(count)]
     placement = np.array(rows, np.int32)
     tokens = some_tokens(pair.config, len(rows))
     found = pair.compiled_logits(tokens, placement, [prefix, len(rows) - prefix])

@@ -149,7 +149,7 @@ def test_several_texts_in_one_pass_are_each_as_if_alone():
         decoder(prefix, causal_placement(0, 11), first, caches)
         rows, start = [], 20
         for end in ends:
-            rows += [[11 + i, start + i, 11, start] for i in range(len(end))]
+            rows += [[11 + i, start + i, 0, 11, start] for i in range(len(end))]
             start += len(end)
         found = decoder(
             torch.cat(ends),

@@ -22,22 +22,23 @@ both = pytest.mark.parametrize("operations", [ops, float_ops], ids=["ops", "floa
 grouped = pytest.mark.parametrize("scheme", [s.name for s in SCHEMES.values() if s.grouped])
 
 PLACEMENTS = {
-    "one text": [[p, p, 0, 0] for p in range(21)],
-    "continued": [[p, p, 0, 0] for p in range(17, 22)],
+    "one text": [[p, p, 0, 0, 0] for p in range(21)],
+    "continued": [[p, p, 0, 0, 0] for p in range(17, 22)],
     # Two continuations of a common prefix of 10 tokens.
     "shared prefix": [
-        [10, 20, 10, 20],
-        [11, 21, 10, 20],
-        [10, 30, 10, 30],
-        [11, 31, 10, 30],
-        [12, 32, 10, 30],
+        [10, 20, 0, 10, 20],
+        [11, 21, 0, 10, 20],
+        [10, 30, 0, 10, 30],
+        [11, 31, 0, 10, 30],
+        [12, 32, 0, 10, 30],
     ],
     # The first tokens after the prefix follow it without a gap.
-    "prefix without gap": [[10, 10, 10, 10], [11, 11, 10, 10]],
+    "prefix without gap": [[10, 10, 0, 10, 10], [11, 11, 0, 10, 10]],
     # Texts of their own, with nothing in common.
-    "apart": [[0, 3, 0, 3], [1, 4, 0, 3], [0, 40, 0, 40], [1, 41, 0, 40]],
-    "begins within the prefix": [[12, 12, 10, 5], [13, 13, 10, 5]],
-    "prefix of a whole block": [[16, 40, 16, 40], [17, 41, 16, 40]],
+    "apart": [[0, 3, 0, 0, 3], [1, 4, 0, 0, 3], [0, 40, 0, 0, 40], [1, 41, 0, 0, 40]],
+    "begins within the prefix": [[12, 12, 0, 10, 5], [13, 13, 0, 10, 5]],
+    "prefix of a whole block": [[16, 40, 0, 16, 40], [17, 41, 0, 16, 40]],
+    "prefix in the middle": [[9, 40, 19, 28, 40], [10, 41, 19, 28, 40], [3, 45, 5, 8, 45]],
 }
 placements = pytest.mark.parametrize("rows", PLACEMENTS.values(), ids=PLACEMENTS)
 
@@ -48,8 +49,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def visible_slots(row: list[int], capacity: int) -> list[int]:
     """What a token sees, from the definition of its placement."""
-    _, slot, prefix_end, start = row
-    return [s for s in range(capacity) if s < prefix_end or start <= s <= slot]
+    _, slot, prefix_start, prefix_end, start = row
+    return [s for s in range(capacity) if prefix_start <= s < prefix_end or start <= s <= slot]
 
 
 def filled_cache(config, capacity: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,7 +24,7 @@ from gemcore.compiler.kernels.vector import (
 from gemcore.models.cache_layout import KEY_BLOCK, PLACEMENT_FIELDS
 from gemcore.models.config import ModelConfig
 
-POSITION, SLOT, PREFIX_END, START = range(PLACEMENT_FIELDS)
+POSITION, SLOT, PREFIX_START, PREFIX_END, START = range(PLACEMENT_FIELDS)
 LOWEST = -3.4028234663852886e38
 
 ROWS = 12
@@ -170,14 +170,14 @@ def _one_text(placement: Buffer, first: Expr, count: int, tokens: Expr) -> Expr:
     # Never read beyond the end: the last token stands for those that are missing.
     last = T.min(first + (count - 1), tokens - 1)
     same = first + count <= tokens
-    for field, step in ((PREFIX_END, 0), (START, 0), (SLOT, count - 1)):
+    for field, step in ((PREFIX_START, 0), (PREFIX_END, 0), (START, 0), (SLOT, count - 1)):
         same = T.And(same, placement[last, field] == placement[first, field] + step)
     # In between, slots could only differ if two tokens shared one.
     for m in range(1, count - 1):
         middle = T.min(first + m, tokens - 1)
         same = T.And(same, placement[middle, SLOT] == placement[first, SLOT] + m)
-        same = T.And(same, placement[middle, START] == placement[first, START])
-        same = T.And(same, placement[middle, PREFIX_END] == placement[first, PREFIX_END])
+        for field in (PREFIX_START, PREFIX_END, START):
+            same = T.And(same, placement[middle, field] == placement[first, field])
     return same
 
 
@@ -199,12 +199,14 @@ def _attend(
     last = first + (count - 1)
     # Two runs of blocks are visible: the shared prefix, then the text's own.
     scores = T.alloc_buffer((len(rows), (blocks + 1) * KEY_BLOCK), "float32")
+    prefix_block = placement[first, PREFIX_START] // KEY_BLOCK
     bounds = local((4,), "int32")
-    store(bounds, (placement[first, PREFIX_END] + (KEY_BLOCK - 1)) // KEY_BLOCK, 0)
-    store(bounds, placement[first, START] // KEY_BLOCK, 1)
-    store(bounds, placement[last, SLOT] // KEY_BLOCK + 1 - bounds[1], 2)
+    prefix_end_block = (placement[first, PREFIX_END] + (KEY_BLOCK - 1)) // KEY_BLOCK
+    store(bounds, prefix_end_block - prefix_block, 0)
     # A slot of the prefix is not seen a second time.
     store(bounds, T.max(placement[first, START], placement[first, PREFIX_END]), 3)
+    store(bounds, bounds[3] // KEY_BLOCK, 1)
+    store(bounds, placement[last, SLOT] // KEY_BLOCK + 1 - bounds[1], 2)
 
     def score(place: Expr, block: Expr, prefix: bool) -> None:
         acc = local((len(rows), LANES), "float32")
@@ -218,7 +220,9 @@ def _attend(
         slot = T.broadcast(block * KEY_BLOCK, LANES) + T.ramp(0, 1, LANES)
         for row, (m, _) in enumerate(rows):
             if prefix:
-                visible = slot < T.broadcast(placement[first, PREFIX_END], LANES)
+                begin = T.broadcast(placement[first, PREFIX_START], LANES)
+                end = T.broadcast(placement[first, PREFIX_END], LANES)
+                visible = T.And(slot >= begin, slot < end)
             else:
                 own = T.broadcast(placement[first + m, SLOT], LANES)
                 visible = T.And(slot >= T.broadcast(bounds[3], LANES), slot <= own)
@@ -226,7 +230,7 @@ def _attend(
             store(scores, value, row, lanes(place * KEY_BLOCK))
 
     with T.serial(bounds[0]) as b:
-        score(b, b, prefix=True)
+        score(b, prefix_block + b, prefix=True)
     with T.serial(bounds[2]) as b:
         score(bounds[0] + b, bounds[1] + b, prefix=False)
 
@@ -255,8 +259,9 @@ def _attend(
                     total = fma(isa, weight, value, acc[place(row, c)], step)
                     store(acc, total, *place(row, c))
 
-        with T.serial(placement[first, PREFIX_END]) as p:
-            add(p, p)
+        prefix_start = placement[first, PREFIX_START]
+        with T.serial(placement[first, PREFIX_END] - prefix_start) as p:
+            add(prefix_start % KEY_BLOCK + p, prefix_start + p)
         with T.serial(placement[last, SLOT] + 1 - bounds[3]) as p:
             slot = bounds[3] + p
             add((bounds[0] - bounds[1]) * KEY_BLOCK + slot, slot)

@@ -23,35 +23,39 @@ CONFIGS = {
 }
 PLACEMENTS = {
     "shared prefix": [
-        [10, 20, 10, 20],
-        [11, 21, 10, 20],
-        [10, 30, 10, 30],
-        [11, 31, 10, 30],
-        [12, 32, 10, 30],
+        [10, 20, 0, 10, 20],
+        [11, 21, 0, 10, 20],
+        [10, 30, 0, 10, 30],
+        [11, 31, 0, 10, 30],
+        [12, 32, 0, 10, 30],
     ],
-    "prefix without gap": [[10, 10, 10, 10], [11, 11, 10, 10]],
-    "apart": [[0, 3, 0, 3], [1, 4, 0, 3], [0, 40, 0, 40], [1, 41, 0, 40]],
-    "prefix of a whole block": [[16, 47, 16, 47], [17, 48, 16, 47]],
-    "last slot": [[63, 63, 0, 0]],
+    "prefix without gap": [[10, 10, 0, 10, 10], [11, 11, 0, 10, 10]],
+    "apart": [[0, 3, 0, 0, 3], [1, 4, 0, 0, 3], [0, 40, 0, 0, 40], [1, 41, 0, 0, 40]],
+    "prefix of a whole block": [[16, 47, 0, 16, 47], [17, 48, 0, 16, 47]],
+    "prefix in the middle": [[9 + i, 45 + i, 19, 28, 45] for i in range(7)],
+    "prefix of whole blocks": [[32 + i, 49 + i, 16, 48, 48] for i in range(7)],
+    "prefixes apart": [[9, 40 + i, 10 * i, 10 * i + 9, 40 + i] for i in range(4)],
+    "begins within a long prefix": [[p, p, 3, 50, 3 if p % 2 else 33] for p in range(52, 64)],
+    "last slot": [[63, 63, 0, 0, 0]],
     # Tiles of tokens begin and end inside the texts, at every offset.
     "long texts": [
-        *([5 + i, 8 + i, 5, 8] for i in range(7)),
-        *([5 + i, 15 + i, 5, 15] for i in range(14)),
-        *([i, 33 + i, 0, 33] for i in range(10)),
-        *([5 + i, 44 + i, 5, 44] for i in range(13)),
+        *([5 + i, 8 + i, 0, 5, 8] for i in range(7)),
+        *([5 + i, 15 + i, 0, 5, 15] for i in range(14)),
+        *([i, 33 + i, 0, 0, 33] for i in range(10)),
+        *([5 + i, 44 + i, 0, 5, 44] for i in range(13)),
     ],
     "out of order": [
-        [7, 7, 0, 0],
-        [6, 6, 0, 0],
-        *([p, p, 0, 0] for p in range(8, 16)),
-        [5, 5, 0, 0],
+        [7, 7, 0, 0, 0],
+        [6, 6, 0, 0, 0],
+        *([p, p, 0, 0, 0] for p in range(8, 16)),
+        [5, 5, 0, 0, 0],
     ],
     # Tokens that look alike but for one: at the end of every size of tile, and within.
-    "last one jumps back": [*([p, p, 0, 0] for p in range(20, 31)), [5, 5, 0, 0]],
-    "one begins later": [[p, p, 0, 2 if p % 3 == 1 else 0] for p in range(2, 26)],
-    "one has a prefix": [[p, p, 3 if p % 3 == 1 else 0, 3] for p in range(5, 29)],
-    "begins within the prefix": [[p, p, 10, 5] for p in range(12, 26)],
-    "alternating": [[p, 20 * (p % 2) + p // 2, 0, 20 * (p % 2)] for p in range(26)],
+    "last one jumps back": [*([p, p, 0, 0, 0] for p in range(20, 31)), [5, 5, 0, 0, 0]],
+    "one begins later": [[p, p, 0, 0, 2 if p % 3 == 1 else 0] for p in range(2, 26)],
+    "one has a prefix": [[p, p, 0, 3 if p % 3 == 1 else 0, 3] for p in range(5, 29)],
+    "begins within the prefix": [[p, p, 0, 10, 5] for p in range(12, 26)],
+    "alternating": [[p, 20 * (p % 2) + p // 2, 0, 0, 20 * (p % 2)] for p in range(26)],
 }
 
 
@@ -100,8 +104,8 @@ def check_attention(kernel, config, placement) -> None:
     expected = ops.attention(queries, keys, values, placement)
     # What no token sees may hold anything.
     seen = torch.zeros(CAPACITY, dtype=torch.bool)
-    for _, slot, prefix_end, start in placement.tolist():
-        seen[:prefix_end] = True
+    for _, slot, prefix_start, prefix_end, start in placement.tolist():
+        seen[prefix_start:prefix_end] = True
         seen[start : slot + 1] = True
     for slot in (~seen).nonzero()[:, 0].tolist():
         keys[:, slot // 16, :, slot % 16] = values[:, slot] = torch.nan
