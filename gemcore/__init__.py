@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gemcore.api import compile, load, open_session
     from gemcore.errors import GemError
+    from gemcore.generation import Generation, GenerationStream
     from gemcore.hookspecs import hookimpl, hookspec
     from gemcore.perplexity import Perplexity
     from gemcore.recipe import Recipe
-    from gemcore.session import Generation, GenerationStream, Score, Session
+    from gemcore.scoring import Score
+    from gemcore.session import Session
     from gemcore.text.sampling import SamplingSettings
 
 __version__ = "0.1.0"
@@ -27,9 +29,9 @@ _HOMES = {
     "hookimpl": "gemcore.hookspecs",
     "hookspec": "gemcore.hookspecs",
     "Recipe": "gemcore.recipe",
-    "Generation": "gemcore.session",
-    "GenerationStream": "gemcore.session",
-    "Score": "gemcore.session",
+    "Generation": "gemcore.generation",
+    "GenerationStream": "gemcore.generation",
+    "Score": "gemcore.scoring",
     "Session": "gemcore.session",
     "Perplexity": "gemcore.perplexity",
     "SamplingSettings": "gemcore.text.sampling",

@@ -71,6 +71,14 @@ RUN_OPTIONS = (
     Option(name="system", type=str, help="system message of a chat"),
     Option(name="chat", type=bool, default=True, help="put the prompt into the chat template"),
     Option(
+        name="prompt_lookup",
+        type=int,
+        default=0,
+        minimum=0,
+        maximum=64,
+        help="tokens to guess at a time from what the text has said before; 0 for none",
+    ),
+    Option(
         name="threads", type=int, minimum=1, help="threads that compute; all cores if not given"
     ),
     Option(
@@ -100,6 +108,7 @@ class RunSettings:
     seed: int | None = None
     system: str | None = None
     chat: bool = True
+    prompt_lookup: int = 0
     threads: int | None = None
     context_length: int | None = None
 

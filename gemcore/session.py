@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import time
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
 from gemcore.errors import UsageError
+from gemcore.generation import (
+    Answer,
+    Generation,
+    GenerationStream,
+    generate,
+    generate_side_by_side,
+)
+from gemcore.lookup import PromptLookup
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
 from gemcore.runtime.kv_cache import KVCache
+from gemcore.scoring import Forward, Pair, Score, common_length, score_pairs
 from gemcore.text.chat import ChatTemplate
 from gemcore.text.sampling import Sampler, SamplingSettings
 from gemcore.text.streaming import TextStream
@@ -26,69 +34,11 @@ if TYPE_CHECKING:
 PREFILL_CHUNK = 512
 """Tokens in one pass: longer prompts are cut, which bounds memory and changes no bit of the result."""
 
+MOST_DRAFTED = 64
+"""The most tokens that prompt lookup guesses at a time."""
+
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or the messages of a chat."""
-
-
-@attrs.frozen(kw_only=True)
-class Generation:
-    """What came of one prompt.
-
-    Attributes:
-        text: the generated text.
-        token_ids: the generated tokens.
-        prompt_tokens: tokens of the prompt.
-        cached_tokens: how many of them were still in the cache from before.
-        finish_reason: `stop` (the model, or a stop string, ended it), `length` (max_tokens) or
-            `context` (the context is full).
-        ttft: seconds from the call to the first token (time to first token).
-        decode_seconds: seconds from the first token to the last.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    prompt_tokens: int
-    cached_tokens: int
-    finish_reason: str
-    ttft: float
-    decode_seconds: float
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Decode speed, the first token left out; None for fewer than two tokens."""
-        count = len(self.token_ids) - 1
-        return count / self.decode_seconds if count > 0 and self.decode_seconds > 0 else None
-
-
-@attrs.frozen(kw_only=True)
-class Score:
-    """How likely a text is after another.
-
-    Attributes:
-        log_likelihood: natural logarithm of the probability of all its tokens.
-        tokens: how many tokens it has.
-        greedy: every one of its tokens is the most likely one.
-    """
-
-    log_likelihood: float
-    tokens: int
-    greedy: bool
-
-
-class GenerationStream(Iterator[str]):
-    """Pieces of text as they come; `result` is there once the iteration has ended."""
-
-    def __init__(self, pieces: Iterator[str | Generation]) -> None:
-        self._pieces = pieces
-        self.result: Generation | None = None
-
-    def __next__(self) -> str:
-        for piece in self._pieces:
-            if isinstance(piece, Generation):
-                self.result = piece
-            elif piece:
-                return piece
-        raise StopIteration
 
 
 class Session:
@@ -109,6 +59,7 @@ class Session:
         self._executor = executor
         self._cache = KVCache(self.config)
         self._cached: list[int] = []
+        self._second_cache: KVCache | None = None
 
     # Text in, text out
 
@@ -129,6 +80,7 @@ class Session:
         stop: Sequence[str] = (),
         system: str | None = None,
         chat: bool = True,
+        prompt_lookup: int = 0,
     ) -> GenerationStream:
         """Answer a prompt, piece by piece.
 
@@ -139,16 +91,52 @@ class Session:
             stop: texts that end the answer and are not part of it.
             system: the system message of a chat.
             chat: put the prompt into the model's chat template; otherwise it is continued as it is.
+            prompt_lookup: the most tokens to guess at a time from what the text has said before, and
+                to check in one pass: faster where answers repeat the prompt, and the very same text.
 
         Raises:
             UsageError: the prompt is empty or too long for the context, or the model has no template.
         """
         if max_tokens < 1:
             raise UsageError(f"max_tokens must be at least 1, not {max_tokens}")
+        if not 0 <= prompt_lookup <= MOST_DRAFTED:
+            raise UsageError(
+                f"prompt_lookup must be from 0 to {MOST_DRAFTED} tokens, not {prompt_lookup}"
+            )
         tokens = self.encode_prompt(prompt, system=system, chat=chat)
         sampler = Sampler(sampling or SamplingSettings())
-        pieces = self._generate(tokens, max_tokens, sampler, tuple(stop))
-        return GenerationStream(pieces)
+        lookup = PromptLookup(prompt_lookup) if prompt_lookup else None
+        return GenerationStream(self._generate(tokens, max_tokens, sampler, tuple(stop), lookup))
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int = 256,
+        sampling: SamplingSettings | None = None,
+        stop: Sequence[str] = (),
+        system: str | None = None,
+        chat: bool = True,
+        at_once: int = 8,
+    ) -> list[Generation]:
+        """Answer several prompts side by side, `at_once` in the same passes, as far as they fit.
+
+        Each answer is the one that `generate` gives to its prompt alone; the session's own text stays
+        in its cache. With a seed, each answer starts from it. The other arguments are those of
+        `stream`.
+        """
+        if max_tokens < 1 or at_once < 1:
+            raise UsageError(
+                f"max_tokens and at_once must be at least 1, not {max_tokens} and {at_once}"
+            )
+        tokens = [self.encode_prompt(prompt, system=system, chat=chat) for prompt in prompts]
+        if not tokens:
+            return []
+        settings = sampling or SamplingSettings()
+        answers = [self._answer(ids, max_tokens, Sampler(settings), tuple(stop)) for ids in tokens]
+        lane = min(max(map(len, tokens)) + max_tokens, self.context_length)
+        lanes = min(at_once, len(answers), max(1, self.config.context_length // lane))
+        return generate_side_by_side(answers, self._aside(lanes * lane), lanes, lane)
 
     def encode_prompt(
         self, prompt: Prompt, *, system: str | None = None, chat: bool = True
@@ -179,49 +167,32 @@ class Session:
             )
         return tokens
 
-    def _generate(
+    def _answer(
         self, tokens: list[int], max_tokens: int, sampler: Sampler, stop: tuple[str, ...]
-    ) -> Iterator[str | Generation]:
-        began = time.perf_counter()
-        shown = TextStream(self.tokenizer, stop)
-        ends = frozenset(self.tokenizer.stop_token_ids)
-        text: list[str] = []
-        generated: list[int] = []
-        logits, cached = self._prefill(tokens)
-        first = None
-        while True:
-            token = sampler.sample(logits, [*tokens, *generated] if sampler.looks_back else ())
-            now = time.perf_counter()
-            first = first or now
-            if token in ends:
-                reason = "stop"
-                break
-            generated.append(token)
-            piece = shown.push(token)
-            text.append(piece)
-            yield piece
-            if shown.stopped:
-                reason = "stop"
-                break
-            if len(generated) == max_tokens:
-                reason = "length"
-                break
-            if len(tokens) + len(generated) >= self.context_length:
-                reason = "context"
-                break
-            logits = self.feed([token])
-        rest = shown.finish()
-        text.append(rest)
-        yield rest
-        yield Generation(
-            text="".join(text),
-            token_ids=tuple(generated),
-            prompt_tokens=len(tokens),
-            cached_tokens=cached,
-            finish_reason=reason,
-            ttft=first - began,
-            decode_seconds=now - first,
+    ) -> Answer:
+        return Answer(
+            prompt=tokens,
+            max_tokens=max_tokens,
+            context_length=self.context_length,
+            sampler=sampler,
+            shown=TextStream(self.tokenizer, stop),
+            ends=frozenset(self.tokenizer.stop_token_ids),
         )
+
+    def _generate(
+        self,
+        tokens: list[int],
+        max_tokens: int,
+        sampler: Sampler,
+        stop: tuple[str, ...],
+        lookup: PromptLookup | None,
+    ) -> Iterator[str | Generation]:
+        answer = self._answer(tokens, max_tokens, sampler, stop)
+        logits, answer.cached = self._prefill(tokens)
+        yield from generate(answer, logits, self._feed_rows, self.forget, lookup)
+
+    def _feed_rows(self, tokens: list[int]) -> npt.NDArray[np.float32]:
+        return self._run(tokens, every=True)
 
     # Tokens in, logits out
 
@@ -241,22 +212,34 @@ class Session:
         The continuation is tokenized together with the prefix, as it would be in a text, and shares
         with it as many tokens as the two have in common.
         """
-        shared = self.tokenizer.encode_prompt(prefix)
-        wholes = [self.tokenizer.encode_prompt(prefix + text) for text in continuations]
-        for text, whole in zip(continuations, wholes, strict=True):
-            if not text:
-                raise UsageError("a continuation is empty: there is nothing to score")
-            self._fitting(whole)
-        common = min([len(shared) - 1, *(_common(shared, whole) for whole in wholes)])
+        return self.score_batch([(prefix, continuations)])[0]
+
+    def score_batch(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Score]]:
+        """`score` of several prefixes with their continuations, many of them in one pass."""
+        pairs = [self._pair(prefix, text) for prefix, texts in requests for text in texts]
+        scores = iter(self.score_tokens(pairs))
+        return [[next(scores) for _ in texts] for _, texts in requests]
+
+    def score_tokens(self, pairs: Sequence[Pair]) -> list[Score]:
+        """How likely each continuation is after its context, both as token ids.
+
+        Neighbours that begin alike share the work of what they have in common, so put the
+        continuations of one context next to each other. The session's own text stays in its cache.
+        """
+        for context, continuation in pairs:
+            self._check_ids(context)
+            self._check_ids(continuation)
+        return score_pairs(pairs, self._aside(), self.context_length)
+
+    def _pair(self, prefix: str, text: str) -> Pair:
+        if not text:
+            raise UsageError("a continuation is empty: there is nothing to score")
+        shared, whole = (self.tokenizer.encode_prompt(part) for part in (prefix, prefix + text))
         # At least one token must be read before the first that is scored.
-        common = max(0, min(common, *(len(whole) - 2 for whole in wholes)))
-        scores = []
-        for whole in wholes:
-            begin = max(1, min(len(shared), _common(shared, whole)))
-            self._read(whole[:common])
-            logits = self._run(whole[common:-1], every=True)[begin - common - 1 :]
-            scores.append(_score(logits, whole[begin:]))
-        return scores
+        begin = max(1, common_length(shared, whole))
+        if begin >= len(whole):
+            raise UsageError(f"the continuation {text!r} has no token of its own to score")
+        return whole[:begin], whole[begin:]
 
     def perplexity(
         self, texts: str | Sequence[str], *, window: int = 1024, stride: int = 512
@@ -274,16 +257,9 @@ class Session:
         """Logits after the last token, and how many tokens were in the cache already."""
         self._check_ids(tokens)
         # The last token is always read again: its logits are wanted.
-        cached = min(_common(self._cached, tokens), len(tokens) - 1)
+        cached = min(common_length(self._cached, tokens), len(tokens) - 1)
         self.forget(cached)
         return self.feed(tokens[cached:]), cached
-
-    def _read(self, tokens: Sequence[int]) -> None:
-        """Bring the cache to hold exactly `tokens`."""
-        kept = _common(self._cached, tokens)
-        self.forget(kept)
-        if kept < len(tokens):
-            self.feed(tokens[kept:])
 
     def feed(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Continue the text in the cache by `tokens`: logits after the last, `[vocabulary]`."""
@@ -305,6 +281,34 @@ class Session:
         self._cached.extend(tokens)
         return logits
 
+    def _aside(self, slots: int = 0) -> Forward:
+        """Passes in a cache of their own, which holds `slots` positions or as many as are written."""
+        if self._second_cache is None:
+            self._second_cache = KVCache(self.config)
+        cache = self._second_cache
+        cache.reserve(slots)
+
+        def forward(
+            tokens: npt.NDArray[np.int32],
+            placement: npt.NDArray[np.int32],
+            rows: npt.NDArray[np.int32],
+        ) -> npt.NDArray[np.float32]:
+            cache.reserve(int(placement[:, 1].max()) + 1)
+            return self._executor.forward(tokens, placement, rows, cache)
+
+        return forward
+
+    def fork(self) -> Session:
+        """Another session that continues the same text: model and weights shared, the cache copied.
+
+        The two change nothing of each other. Not for use by several threads at once either.
+        """
+        other = copy.copy(self)
+        other._cache = self._cache.copy(len(self._cached))
+        other._cached = list(self._cached)
+        other._second_cache = None
+        return other
+
     def forget(self, keep: int = 0) -> None:
         """Drop the text in the cache after its first `keep` tokens."""
         del self._cached[keep:]
@@ -318,21 +322,3 @@ class Session:
             raise UsageError(
                 f"token id {wrong} is outside the vocabulary of {self.config.vocabulary_size}"
             )
-
-
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    length = min(len(first), len(second))
-    for i in range(length):
-        if first[i] != second[i]:
-            return i
-    return length
-
-
-def _score(logits: npt.NDArray[np.float32], tokens: Sequence[int]) -> Score:
-    from gemcore.perplexity import log_likelihoods
-
-    chosen = np.asarray(tokens)
-    greedy = bool((logits.argmax(axis=1) == chosen).all())
-    total = float(log_likelihoods(logits, chosen).sum())
-    return Score(log_likelihood=total, tokens=len(chosen), greedy=greedy)

@@ -170,3 +170,77 @@ def test_perplexity_windows_score_each_token_once(tiny_session):
 def test_mistakes_are_one_sentence(tiny_session, call, message):
     with pytest.raises(UsageError, match=message):
         call(tiny_session)
+
+
+def test_a_batch_scores_as_each_alone(tiny_session):
+    requests = [
+        ("the sea is", [" deep", " blue and wide", " red"]),
+        ("tell me a tale", [" of the sun"]),
+        ("the sea is deep and", [" blue", " the sea"]),
+    ]
+    together = tiny_session.score_batch(requests)
+    assert together == [tiny_session.score(prefix, texts) for prefix, texts in requests]
+
+
+def test_scoring_leaves_the_own_text_alone(tiny_session):
+    tokens = tiny_session.encode_prompt(PROMPT)
+    expected = tiny_session.logits([*tokens, 7])[-1]
+    tiny_session.forget()
+    tiny_session.feed(tokens)
+    tiny_session.score("the sea is", [" deep", " blue"])
+    tiny_session.generate_batch(["tell me a tale", "the sea"], max_tokens=4)
+    assert np.array_equal(tiny_session.feed([7]), expected)
+
+
+def test_a_fork_goes_its_own_way(tiny_session):
+    tokens = tiny_session.encode_prompt(PROMPT)
+    tiny_session.feed(tokens)
+    other = tiny_session.fork()
+    mine = np.stack([tiny_session.feed([token]) for token in (5, 6, 7)])
+    theirs = np.stack([other.feed([token]) for token in (8, 9)])
+    assert np.array_equal(mine, tiny_session.logits([*tokens, 5, 6, 7])[-3:])
+    assert np.array_equal(theirs, tiny_session.logits([*tokens, 8, 9])[-2:])
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 8])
+def test_answers_side_by_side_are_those_of_each_alone(tiny_session, at_once):
+    prompts = [PROMPT, "the sea", "tell me a tale of the sun and the sea and the sun", "a", "b c"]
+    alone = [tiny_session.generate(prompt, max_tokens=9) for prompt in prompts]
+    found = tiny_session.generate_batch(prompts, max_tokens=9, at_once=at_once)
+    assert [a.token_ids for a in found] == [a.token_ids for a in alone]
+    assert [a.text for a in found] == [a.text for a in alone]
+    assert [a.finish_reason for a in found] == [a.finish_reason for a in alone]
+
+
+def test_answers_side_by_side_that_fill_the_context(tiny_bundle):
+    short = open_tiny(tiny_bundle, context_length=60)
+    found = short.generate_batch([PROMPT, PROMPT + " and"], max_tokens=200)
+    assert [a.finish_reason for a in found] == ["context", "context"]
+    assert found[0].token_ids == short.generate(PROMPT, max_tokens=200).token_ids
+
+
+@pytest.mark.parametrize("drafted", [1, 4, 16])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_prompt_lookup_changes_no_token(tiny_session, drafted, temperature):
+    sampling = SamplingSettings(temperature=temperature, seed=3)
+    prompt = "the sea the sea the sun the sea the sea the sun"
+    plain = tiny_session.generate(prompt, max_tokens=60, sampling=sampling)
+    tiny_session.forget()
+    quick = tiny_session.generate(prompt, max_tokens=60, sampling=sampling, prompt_lookup=drafted)
+    assert (quick.token_ids, quick.text) == (plain.token_ids, plain.text)
+    assert quick.finish_reason == plain.finish_reason
+    assert plain.drafted_tokens == 0
+    if temperature == 0.0:
+        # A random model soon repeats itself, which is easy to foresee.
+        assert 0 < quick.accepted_tokens <= quick.drafted_tokens
+    # The cache holds the text itself, and no guess that was wrong.
+    whole = [*tiny_session.encode_prompt(prompt), *quick.token_ids]
+    again = tiny_session.feed([5])
+    cached = len(whole) - (1 if quick.finish_reason == "length" else 0)
+    assert np.array_equal(again, tiny_session.logits([*whole[:cached], 5])[-1])
+
+
+@pytest.mark.parametrize("drafted", [-1, 65])
+def test_prompt_lookup_has_limits(tiny_session, drafted):
+    with pytest.raises(UsageError, match=f"from 0 to 64 tokens, not {drafted}"):
+        tiny_session.generate(PROMPT, prompt_lookup=drafted)

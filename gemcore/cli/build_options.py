@@ -67,6 +67,11 @@ sampling_options = _together(
     click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
     click.option("--seed", type=int, help="Of the random choices."),
     click.option("--system", help="System message of the chat."),
+    click.option(
+        "--prompt-lookup",
+        type=int,
+        help="Guess up to so many tokens at a time from the text so far; the answer stays the same.",
+    ),
 )
 """`--max-tokens`, `--temperature` and so on, and `--system`."""
 

@@ -63,7 +63,11 @@ def _answer(session: Session, recipe: Recipe, messages: list[dict[str, str]]) ->
     """Stream the answer to the last message, and return what was shown of it."""
     run = recipe.run
     stream = session.stream(
-        messages, max_tokens=run.max_tokens, sampling=sampling_settings(recipe), system=run.system
+        messages,
+        max_tokens=run.max_tokens,
+        sampling=sampling_settings(recipe),
+        system=run.system,
+        prompt_lookup=run.prompt_lookup,
     )
     shown: list[str] = []
     try:

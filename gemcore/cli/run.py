@@ -56,6 +56,7 @@ def run(
         stop=stop,
         system=recipe.run.system,
         chat=recipe.run.chat,
+        prompt_lookup=recipe.run.prompt_lookup,
     )
     for piece in stream:
         if not as_json:
@@ -80,6 +81,8 @@ def run_report(session: Session, result: Generation) -> dict[str, Any]:
         "prompt_tokens": result.prompt_tokens,
         "generated_tokens": len(result.token_ids),
         "finish_reason": result.finish_reason,
+        "drafted_tokens": result.drafted_tokens,
+        "accepted_tokens": result.accepted_tokens,
         "ttft_ms": round(result.ttft * 1e3, 2),
         "decode_tokens_per_s": None if speed is None else round(speed, 2),
         "peak_memory_mb": round(peak_memory_bytes() / 1e6, 1),

@@ -56,3 +56,12 @@ class KVCache:
             self._arrays.append(array)
         self.tensors.extend(as_tensor(array) for array in self._arrays)
         self.capacity = capacity
+
+    def copy(self, positions: int) -> KVCache:
+        """Another cache with the same first `positions`."""
+        other = KVCache(self._config, max(positions, 1))
+        blocks = -(-positions // KEY_BLOCK)
+        for mine, theirs in zip(self._arrays, other._arrays, strict=True):
+            used = blocks if mine.ndim == 4 else blocks * KEY_BLOCK
+            theirs[:, :used] = mine[:, :used]
+        return other

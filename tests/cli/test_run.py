@@ -63,6 +63,15 @@ def test_json_report(gem, tiny_folder):
     assert plain.stdout == values["text"] + "\n"
 
 
+def test_prompt_lookup_gives_the_same_answer(gem, tiny_folder):
+    command = ("run", "-m", tiny_folder, "--max-tokens", 60, "--json", PROMPT)
+    plain = json.loads(gem(*command, check=0).stdout)
+    quick = json.loads(gem(*command, "--prompt-lookup", 8, check=0).stdout)
+    assert quick["text"] == plain["text"]
+    assert (plain["drafted_tokens"], plain["accepted_tokens"]) == (0, 0)
+    assert 0 < quick["accepted_tokens"] <= quick["drafted_tokens"]
+
+
 def test_prompt_from_stdin(gem, tiny_folder):
     piped = gem("run", "-m", tiny_folder, "--max-tokens", 8, text=PROMPT, check=0)
     typed = gem("run", "-m", tiny_folder, "--max-tokens", 8, PROMPT, check=0)
