@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -17,6 +17,10 @@ from gemcore.cache import file_digest
 from gemcore.errors import BundleError, FormatError, GemError, UsageError
 from gemcore.models.checkpoint import TextData
 from gemcore.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from gemcore.text.chat import ChatTemplate
+    from gemcore.text.tokenizer import Tokenizer
 
 FORMAT_VERSION = 2
 """Version of the bundle format; a bundle of another one is refused."""
@@ -86,10 +90,29 @@ class Bundle:
         values = dict(self.manifest.text)
         values["stop_token_ids"] = tuple(values["stop_token_ids"])
         return TextData(
-            tokenizer_json=(self.folder / TOKENIZER).read_text(encoding="utf-8"),
+            tokenizer_json=self._tokenizer_json(),
             chat_template=template.read_text(encoding="utf-8") if template.exists() else None,
             **values,
         )
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; its text is not kept, but read again where it is needed again."""
+        from gemcore.text.tokenizer import Tokenizer
+
+        return Tokenizer.from_text_data(self.text_data(), source=self._tokenizer_json)
+
+    def _tokenizer_json(self) -> str:
+        path = self.folder / TOKENIZER
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error.strerror}") from error
+
+    def chat_template(self) -> ChatTemplate:
+        """The chat template, without source where the model has none."""
+        from gemcore.text.chat import ChatTemplate
+
+        return ChatTemplate.from_text_data(self.text_data())
 
 
 def current_versions() -> dict[str, str]:

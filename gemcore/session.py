@@ -21,17 +21,15 @@ from gemcore.lookup import PromptLookup
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.scoring import Forward, Pair, Score, common_length, score_pairs
-from gemcore.text.chat import ChatTemplate
 from gemcore.text.sampling import Sampler, SamplingSettings
 from gemcore.text.streaming import TextStream
-from gemcore.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from gemcore.bundle import Bundle
     from gemcore.perplexity import Perplexity
     from gemcore.runtime.executor import Executor
 
-PREFILL_CHUNK = 512
+PREFILL_CHUNK = 256
 """Tokens in one pass: longer prompts are cut, which bounds memory and changes no bit of the result."""
 
 MOST_DRAFTED = 64
@@ -50,10 +48,10 @@ class Session:
     def __init__(
         self, bundle: Bundle, executor: Executor, *, context_length: int | None = None
     ) -> None:
-        self._text = bundle.text_data()
         self.bundle = bundle
         self.config = bundle.manifest.config
-        self.tokenizer = Tokenizer.from_text_data(self._text)
+        self.tokenizer = bundle.tokenizer()
+        self._template = bundle.chat_template()
         model_limit = self.config.context_length
         self.context_length = min(context_length or model_limit, model_limit)
         self._executor = executor
@@ -154,8 +152,7 @@ class Session:
             messages = [dict(message) for message in prompt]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        template = ChatTemplate.from_text_data(self._text)
-        return self._fitting(template.encode(self.tokenizer, messages))
+        return self._fitting(self._template.encode(self.tokenizer, messages))
 
     def _fitting(self, tokens: list[int]) -> list[int]:
         if not tokens:
@@ -264,6 +261,8 @@ class Session:
     def feed(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Continue the text in the cache by `tokens`: logits after the last, `[vocabulary]`."""
         self._check_ids(tokens)
+        # The whole at once: the cache would be copied whenever it grows. Untouched, it takes no memory.
+        self._cache.reserve(len(self._cached) + len(tokens))
         for start in range(0, len(tokens), PREFILL_CHUNK):
             logits = self._run(tokens[start : start + PREFILL_CHUNK])
         last: npt.NDArray[np.float32] = logits[-1]

@@ -8,6 +8,8 @@ import pytest
 from gemcore.bundle import MANIFEST, WEIGHTS, new_bundle, open_bundle
 from gemcore.errors import BundleError, UsageError
 from gemcore.models.layout import weight_units
+from gemcore.text.chat import ChatTemplate
+from gemcore.text.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -32,6 +34,25 @@ def test_manifest_survives_the_file(tiny_bundle, tiny):
 
 def test_text_data_survives_the_bundle(tiny_bundle, tiny):
     assert tiny_bundle.text_data() == tiny.text
+
+
+def test_tokenizer_of_a_bundle_reads_its_file_again_when_it_was_released(copy, tiny):
+    bundle = open_bundle(copy)
+    tokenizer, reference = bundle.tokenizer(), Tokenizer.from_text_data(tiny.text)
+    ids = reference.encode_prompt("hello world")
+    assert tokenizer.encode_prompt("hello world") == ids
+    assert tokenizer.stop_token_ids == reference.stop_token_ids
+    tokenizer.release()
+    assert tokenizer.encode_prompt("hello world") == ids
+    tokenizer.release()
+    (copy / "tokenizer.json").unlink()
+    assert tokenizer.decode(ids) == reference.decode(ids)
+    with pytest.raises(BundleError, match="^cannot read .*tokenizer.json: No such file"):
+        tokenizer.encode_prompt("hello world")
+
+
+def test_chat_template_of_a_bundle(tiny_bundle, tiny):
+    assert tiny_bundle.chat_template() == ChatTemplate.from_text_data(tiny.text)
 
 
 def test_delegation_report_counts_every_multiplication(tiny_bundle, tiny):

@@ -30,9 +30,12 @@ _HELP = "/new begins again, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer"
 @sampling_options
 def chat(*, recipe_file: Path | None, bundle: Path | None, strict: bool, **given: Any) -> None:
     """Talk with a model; what was said before is kept in its cache."""
+    from gemcore.runtime.memory import return_code_pages
+
     recipe = read_recipe(recipe_file, given)
     sampling_settings(recipe)
     session = open_for_command(recipe, bundle, strict=strict)
+    return_code_pages()
     if sys.stdin.isatty():
         import readline  # noqa: F401  (line editing and history of `input`)
 

@@ -18,7 +18,8 @@ from gemcore.cli.build_options import (
 from gemcore.cli.display import note, read_text_argument
 
 if TYPE_CHECKING:
-    from gemcore.session import Generation, Session
+    from gemcore.generation import Generation
+    from gemcore.session import Session
 
 
 @click.command()
@@ -58,6 +59,7 @@ def run(
         chat=recipe.run.chat,
         prompt_lookup=recipe.run.prompt_lookup,
     )
+    _release_start_up(session)
     for piece in stream:
         if not as_json:
             click.echo(piece, nl=False)
@@ -67,6 +69,14 @@ def run(
         return
     click.echo()
     note(report_line(session, stream.result))
+
+
+def _release_start_up(session: Session) -> None:
+    """Give back what is not needed once the prompt is encoded, before the weights come into memory."""
+    from gemcore.runtime.memory import return_code_pages
+
+    session.tokenizer.release()
+    return_code_pages()
 
 
 def run_report(session: Session, result: Generation) -> dict[str, Any]:

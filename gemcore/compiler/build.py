@@ -12,11 +12,11 @@ from tvm.support import cc
 from gemcore.errors import GemError
 
 OPTIONS = ["-O2", "-std=c++17", "-pthread"]
-"""For the C++ compiler, which compiles the thread pool and links."""
+"""For the C++ compiler, which compiles what is in `native` and links."""
 
 
-PARALLEL = Path(__file__).parent / "native" / "parallel.cc"
-"""The thread pool that is linked into a library."""
+NATIVE = tuple(Path(__file__).parent / "native" / name for name in ("parallel.cc", "measure.cc"))
+"""What is linked into every library: the thread pool, and what a profile measures with."""
 
 
 def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> None:
@@ -34,7 +34,7 @@ def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> N
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".library-") as folder:
         library = Path(folder) / "model.so"
         try:
-            executable.export_library(str(library), addons=[str(PARALLEL)], options=OPTIONS)
+            executable.export_library(str(library), addons=[*map(str, NATIVE)], options=OPTIONS)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()
             raise GemError(

@@ -17,12 +17,12 @@ _TYPES = {"float32": "F32", "float16": "F16", "uint8": "U8", "int8": "I8", "int3
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write `tensors` to `path`.
+    """Write `tensors` to `path`, in their order: what is read together lies together.
 
     The format allows no holes, so tensors whose size is no multiple of 64 bytes come last: all others
     start at a multiple of 64 in the file.
     """
-    order = sorted(tensors, key=lambda name: (tensors[name].nbytes % ALIGNMENT != 0, name))
+    order = sorted(tensors, key=lambda name: tensors[name].nbytes % ALIGNMENT != 0)
     header: dict[str, Any] = {}
     offset = 0
     for name in order:

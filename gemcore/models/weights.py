@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gemcore.errors import FormatError, GemError
 from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES, codes_from_blocks
 from gemcore.models.checkpoint import Checkpoint, StoredTensor
-from gemcore.models.layout import WeightUnit, norm_sources, rotation_table, weight_units
+from gemcore.models.layout import EMBEDDING, WeightUnit, norm_sources, rotation_table, weight_units
 from gemcore.packing import (
     Quantized,
     Scheme,
@@ -32,7 +32,8 @@ def pack_checkpoint(
 ) -> tuple[Weights, QuantizationReport]:
     """Pack every weight as the plan says, rounding to nearest where the file's codes do not fit as is.
 
-    Returns arrays by parameter name of `gemcore.models.decoder.Decoder`, and what was done.
+    Returns arrays by parameter name of `gemcore.models.decoder.Decoder`, in the order in which a token
+    reads them, and what was done.
     Raises GemError for a plan that does not fit the model, FormatError for weights that are not finite.
     """
     units = weight_units(checkpoint.config)
@@ -52,6 +53,9 @@ def pack_checkpoint(
             weights[f"{unit.name}.bias"] = np.concatenate(biases)
         if progress is not None:
             progress(done + 1, len(units))
+    if checkpoint.config.tied_head:
+        # Of the embedding a token reads one row, and at the end, as the head, the whole.
+        weights[f"{EMBEDDING}.packed"] = weights.pop(f"{EMBEDDING}.packed")
     before = sum(checkpoint.tensors[s].data.nbytes for unit in units for s in unit.sources)
     report = QuantizationReport(
         quantized=sum(get_scheme(name).grouped for name in schemes.values()),

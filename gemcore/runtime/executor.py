@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from gemcore.models.cache_layout import PLACEMENT_FIELDS
 from gemcore.runtime.kv_cache import KVCache
+from gemcore.runtime.tvm_abi import Object, Tensor, global_function
 from gemcore.runtime.tvm_runtime import (
     aligned,
+    aligned_zeros,
     as_array,
     as_tensor,
-    ffi,
     load_function,
     usable_cores,
     use_threads,
@@ -37,32 +40,44 @@ class Executor(Protocol):
     ) -> npt.NDArray[np.float32]:
         """Logits `[rows, vocabulary]` float32 of one pass over `tokens` `[tokens]`; writes `cache`.
 
-        `placement` is int32 `[tokens, 4]` as in `gemcore.models.ops`; slots must lie inside the cache,
+        `placement` is int32 `[tokens, 5]` as in `gemcore.models.ops`; slots must lie inside the cache,
         and `rows` `[rows]` inside the pass.
         """
         ...
 
 
 class NativeExecutor:
-    """A compiled decoder in a shared library for this machine.
+    """A compiled decoder in a shared library for this machine. Not for several threads at once.
 
     Args:
         library: the shared library.
         weights: arrays in the order of the library's inputs; used where they are, so they may be mapped.
         threads: how many threads compute; None for all cores.
+        instrument: called around every kernel; see `gemcore.runtime.instrument`.
     """
 
     def __init__(
-        self, library: Path, weights: Sequence[npt.NDArray[Any]], threads: int | None = None
+        self,
+        library: Path,
+        weights: Sequence[npt.NDArray[Any]],
+        threads: int | None = None,
+        *,
+        instrument: Any = None,
     ) -> None:
+        self.library = library
         # Decoding repeats one size; prompts come in all sizes, each of which a pool would keep.
-        self._decode = load_function(library, FORWARD, pooled=True)
-        self._prefill = load_function(library, FORWARD, pooled=False)
-        use_threads(library, threads or usable_cores())
+        self._decode = load_function(library, FORWARD, pooled=True, instrument=instrument)
+        self._prefill = load_function(library, FORWARD, pooled=False, instrument=instrument)
+        self.threads = threads or usable_cores()
+        use_threads(library, self.threads)
         # DLPack refuses read-only arrays; the library never writes its weights.
         self._arrays = [aligned(array) for array in weights]
         self._weights = [as_tensor(array) for array in self._arrays]
-        self._inputs: tuple[KVCache, int, Any] | None = None
+        # Decoding writes its few numbers to the same places again and again.
+        shapes = ((1,), (1, PLACEMENT_FIELDS), (1,))
+        self._one = tuple(aligned_zeros(shape, np.int32) for shape in shapes)
+        self._one_tensors = tuple(as_tensor(array) for array in self._one)
+        self._inputs: WeakKeyDictionary[KVCache, tuple[list[Tensor], Object]] = WeakKeyDictionary()
 
     def forward(
         self,
@@ -73,14 +88,28 @@ class NativeExecutor:
         prior: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Run one pass; see `Executor.forward`."""
+        bound = self._bound(cache)
+        if len(tokens) == len(rows) == 1 and prior is None:
+            for place, values in zip(self._one, (tokens, placement, rows), strict=True):
+                place[...] = values
+            return as_array(self._decode(*self._one_tensors, bound))
         call = [tokens, placement, rows] if prior is None else [tokens, placement, rows, prior]
         arguments = [as_tensor(aligned(array)) for array in call]
         function = self._decode if len(tokens) == 1 else self._prefill
-        return as_array(function(*arguments, self._bound(cache)))
+        return as_array(function(*arguments, bound))
 
-    def _bound(self, cache: KVCache) -> Any:
-        """Caches and weights as one argument, made again only when the cache has moved."""
-        if self._inputs is None or self._inputs[:2] != (cache, cache.capacity):
-            bound = ffi().Array([*cache.tensors, *self._weights])
-            self._inputs = (cache, cache.capacity, bound)
-        return self._inputs[2]
+    def _bound(self, cache: KVCache) -> Object:
+        """Cache and weights as one argument, made again only when the cache has moved."""
+        tensors, bound = self._inputs.get(cache, (None, None))
+        if bound is None or tensors != cache.tensors:
+            bound = global_function("ffi.Array")(*cache.tensors, *self._weights)
+            self._inputs[cache] = (list(cache.tensors), bound)
+        return bound
+
+    def instrumented(self, instrument: Any) -> NativeExecutor:
+        """The same library, weights and threads, with `instrument` around every kernel."""
+        return NativeExecutor(self.library, self._arrays, self.threads, instrument=instrument)
+
+    def weight_addresses(self) -> frozenset[int]:
+        """Where the weights lie: what a kernel reads there comes from memory."""
+        return frozenset(weight.data_ptr() for weight in self._weights)

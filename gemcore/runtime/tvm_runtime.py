@@ -1,14 +1,13 @@
-"""TVM's runtime alone: a few megabytes and no Python of TVM's own, so a bundle opens at once."""
+"""What running a compiled model needs of TVM: its functions, its threads, arrays that it can use."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib
-import importlib.util
+import mmap
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -18,27 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from gemcore.errors import GemError, UsageError
+from gemcore.runtime.tvm_abi import Function, Tensor, global_function, runtime_library, tensor_on
 
 ALIGNMENT = 64
 """Bytes that compiled code expects arrays to be aligned to."""
 
+_OWN_PAGES = 64 * 1024  # bytes
+
 _CPU, _NAIVE, _POOLED = 1, 1, 2  # DLPack's device type, and TVM's allocators
 
 
-@functools.cache
 def ffi() -> ModuleType:
-    """The `tvm_ffi` module with TVM's runtime library loaded into it."""
+    """The package `tvm_ffi` with TVM's runtime loaded, for what only its Python can do.
+
+    Running a model goes without it, for its memory and the time that it takes to import.
+    """
+    runtime_library()
     with _without("torch"):
-        tvm_ffi = importlib.import_module("tvm_ffi")
-    spec = importlib.util.find_spec("tvm")
-    if spec is None or spec.origin is None:
-        raise GemError("TVM is not installed: run 'pip install apache-tvm==0.27.0.post1'")
-    library = Path(spec.origin).parent / "lib" / "libtvm_runtime.so"
-    try:
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        raise GemError(f"TVM's runtime library cannot be loaded: {error}") from error
-    return tvm_ffi
+        return importlib.import_module("tvm_ffi")
 
 
 @contextmanager
@@ -54,21 +50,26 @@ def _without(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-def load_function(library: Path, name: str, *, pooled: bool) -> Callable[..., Any]:
+def load_function(library: Path, name: str, *, pooled: bool, instrument: Any = None) -> Function:
     """The function `name` of a Relax executable; GemError when the library cannot be loaded.
 
     With `pooled`, memory between kernels is kept for the next call of the same sizes, and never given
-    back: right for calls that are all alike.
+    back: right for calls that are all alike. `instrument` is called around everything that the function
+    calls: see `gemcore.runtime.instrument`.
     """
-    tvm_ffi = ffi()
     try:
-        machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
+        load = global_function("ffi.ModuleLoadFromFile")
+        machine = load(str(library))["vm_load_executable"]()
         machine["vm_initialization"](_CPU, 0, _POOLED if pooled else _NAIVE)
-        function: Callable[..., Any] = machine[name]
-    except (RuntimeError, AttributeError, OSError) as error:
+        if instrument is not None:
+            machine["set_instrument"](instrument)
+        function: Function = machine[name]
+        return function
+    except KeyError as error:
+        reason = f"it has no function {error}"
+    except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise GemError(f"the compiled model '{library}' cannot be loaded: {reason}") from error
-    return function
+    raise GemError(f"the compiled model '{library}' cannot be loaded: {reason}")
 
 
 def usable_cores() -> int:
@@ -92,19 +93,26 @@ def use_threads(library: Path, count: int) -> None:
         raise GemError(f"the threads of the compiled model '{library}' cannot be set to {count}")
 
 
-def as_tensor(array: npt.NDArray[Any]) -> Any:
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
     """A TVM tensor on the memory of a NumPy array, which must be aligned and contiguous."""
-    return ffi().from_dlpack(array)
+    return tensor_on(array)
 
 
 def as_array(tensor: Any) -> npt.NDArray[Any]:
-    """A NumPy array on the memory of a TVM tensor."""
-    return np.from_dlpack(tensor)
+    """A NumPy array on the memory of a TVM tensor, or of one of the package `tvm_ffi`."""
+    return np.asarray(tensor) if isinstance(tensor, Tensor) else np.from_dlpack(tensor)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeros at an aligned address; pages that are never touched take no memory."""
+    """Zeros at an aligned address; pages that are never touched take no memory.
+
+    Large arrays get pages of their own. From `malloc`, memory that was in use before would come back,
+    which has to be written to be zero, and which stays with the process when the array is gone.
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if size >= _OWN_PAGES:
+        private = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
+        return np.frombuffer(private, dtype).reshape(shape)
     memory = np.zeros(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)

@@ -122,11 +122,7 @@ class Sampler:
     """Draws tokens; two samplers with the same settings and seed draw the same ones."""
 
     settings: SamplingSettings
-    _random: np.random.Generator = attrs.field(init=False)
-
-    @_random.default
-    def _make_random(self) -> np.random.Generator:
-        return np.random.default_rng(self.settings.seed)
+    _random: np.random.Generator | None = attrs.field(default=None, init=False)
 
     @property
     def looks_back(self) -> bool:
@@ -144,6 +140,9 @@ class Sampler:
             return _highest(logits)
         ids, probabilities = self._filtered(logits)
         cumulative = np.cumsum(probabilities)
+        if self._random is None:
+            # Only now: NumPy loads its random numbers when they are first asked for.
+            self._random = np.random.default_rng(self.settings.seed)
         place = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
         return int(ids[min(int(place), ids.size - 1)])
 

@@ -5,33 +5,48 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
 
 import attrs
 from tokenizers import Tokenizer as Backend
 
 from gemcore.errors import FormatError, UsageError
-from gemcore.text.decoding import IncrementalDecoder, Spelling, read_spelling
+from gemcore.runtime.memory import return_free_memory
+from gemcore.text.decoding import IncrementalDecoder, Pieces, Spelling, read_spelling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from gemcore.models.checkpoint import TextData
 
 
 def _load(tokenizer_json: str) -> Backend:
-    try:
-        backend = Backend.from_str(tokenizer_json)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise FormatError(f"the tokenizer file is not valid: {reason}") from error
+    results: list[Backend | BaseException] = []
+
+    def parse() -> None:
+        try:
+            results.append(Backend.from_str(tokenizer_json))
+        except BaseException as error:  # a panic of Rust code is no Exception
+            results.append(error)
+
+    # glibc gives a new thread a place of its own for what it allocates. So nothing else comes to lie
+    # between the parts of the tokenizer, and all their memory can be given back when it is released.
+    thread = threading.Thread(target=parse)
+    thread.start()
+    thread.join()
+    return_free_memory()
+    backend = results[0]
+    if isinstance(backend, BaseException):
+        reason = str(backend).strip().splitlines()[0] if str(backend).strip() else "no reason given"
+        raise FormatError(f"the tokenizer file is not valid: {reason}") from backend
     # A file may ask for cut or padded texts, which suits training only.
     backend.no_truncation()
     backend.no_padding()
     return backend
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, on_setattr=attrs.setters.frozen)
 class Tokenizer:
     """A tokenizer, with what its model expects around a text.
 
@@ -41,9 +56,13 @@ class Tokenizer:
         bos_token, eos_token: text of the special tokens, or None.
         add_bos: `encode_prompt` puts `bos_token` first.
         stop_token_ids: ids that end a generation.
+        source: gives the text of the `tokenizer.json` again, once `release` was called.
     """
 
-    _backend: Backend = attrs.field(repr=False, alias="backend")
+    _backend: Backend | None = attrs.field(
+        repr=False, alias="backend", on_setattr=attrs.setters.NO_OP
+    )
+    source: Callable[[], str] | None = attrs.field(default=None, repr=False)
     bos_token: str | None = None
     eos_token: str | None = None
     add_bos: bool = False
@@ -52,26 +71,35 @@ class Tokenizer:
     _added: Mapping[int, tuple[str, bool]] = attrs.field(init=False, repr=False)
     _spelling: Spelling | None = attrs.field(init=False, repr=False)
     _decoder_kind: str = attrs.field(init=False, repr=False)
+    _pieces: Pieces | None = attrs.field(
+        default=None, init=False, repr=False, on_setattr=attrs.setters.NO_OP
+    )
 
     @_added.default
     def _read_added(self) -> dict[int, tuple[str, bool]]:
-        added = self._backend.get_added_tokens_decoder()
+        added = self._loaded().get_added_tokens_decoder()
         return {token_id: (token.content, token.special) for token_id, token in added.items()}
 
     @_decoder_kind.default
     def _read_decoder_kind(self) -> str:
-        return type(self._backend.decoder).__name__
+        return type(self._loaded().decoder).__name__
 
     @_spelling.default
     def _read_spelling(self) -> Spelling | None:
-        decoder = self._backend.decoder
+        decoder = self._loaded().decoder
         return None if decoder is None else read_spelling(json.loads(decoder.__getstate__()))
 
     @classmethod
-    def from_text_data(cls, text: TextData) -> Tokenizer:
-        """The tokenizer of a checkpoint or a bundle; FormatError when its file is not valid."""
+    def from_text_data(
+        cls, text: TextData, *, source: Callable[[], str] | None = None
+    ) -> Tokenizer:
+        """The tokenizer of a checkpoint or a bundle; FormatError when its file is not valid.
+
+        With `source`, `text` need not be kept for the tokenizer's sake.
+        """
         return cls(
             backend=_load(text.tokenizer_json),
+            source=source or (lambda: text.tokenizer_json),
             bos_token=text.bos_token,
             eos_token=text.eos_token,
             add_bos=text.add_bos,
@@ -81,12 +109,36 @@ class Tokenizer:
     @classmethod
     def from_json(cls, tokenizer_json: str) -> Tokenizer:
         """A tokenizer from the text of a `tokenizer.json`; FormatError when it is not valid."""
-        return cls(backend=_load(tokenizer_json))
+        return cls(backend=_load(tokenizer_json), source=lambda: tokenizer_json)
+
+    def release(self) -> None:
+        """Give back the memory of what encodes; the next text to encode takes a moment to load it again.
+
+        Tokens are decoded as before, from a small table. Nothing happens where there is no `source`, or
+        where the vocabulary leaves ids out.
+        """
+        with self._lock:
+            if self._backend is None or self.source is None:
+                return
+            # First the table, then away with what it is made from: others may be decoding.
+            ids = range(self._backend.get_vocab_size(with_added_tokens=True))
+            texts = cast("Iterable[str]", map(self._backend.id_to_token, ids))
+            with suppress(TypeError):  # an id that is left out has no text
+                self._pieces = self._pieces or Pieces.pack(texts)
+                self._backend = None
+        return_free_memory()
+
+    def _loaded(self) -> Backend:
+        backend = self._backend
+        if backend is None:
+            assert self.source is not None
+            backend = self._backend = _load(self.source())
+        return backend
 
     @property
     def vocabulary_size(self) -> int:
         """How many tokens there are, added ones included."""
-        return int(self._backend.get_vocab_size(with_added_tokens=True))
+        return int(self._loaded().get_vocab_size(with_added_tokens=True))
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
@@ -95,7 +147,7 @@ class Tokenizer:
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary writes it, or None."""
-        found = self._backend.token_to_id(token)
+        found = self._loaded().token_to_id(token)
         return None if found is None else int(found)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
@@ -114,8 +166,9 @@ class Tokenizer:
                 "surrogate pair"
             ) from error
         with self._lock:
-            self._backend.encode_special_tokens = not special
-            return list(self._backend.encode(text, add_special_tokens=False).ids)
+            backend = self._loaded()
+            backend.encode_special_tokens = not special
+            return list(backend.encode(text, add_special_tokens=False).ids)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a user's text that is no chat, after `bos_token` where one is expected."""
@@ -154,6 +207,7 @@ class Tokenizer:
         if added is not None:
             content, is_control = added
             return content.encode() if special or not is_control else b""
-        token = self._backend.id_to_token(token_id)
+        pieces = self._pieces
+        token = pieces[token_id] if pieces else self._loaded().id_to_token(token_id)
         # Embeddings are often padded beyond the vocabulary; those rows have no text.
-        return b"" if token is None else spelling.to_bytes(token)
+        return spelling.to_bytes(token) if token else b""

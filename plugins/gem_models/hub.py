@@ -14,8 +14,6 @@ import attrs
 
 from gemcore.cache import Progress, cache_folder, cache_root, explained, locked, write_atomically
 from gemcore.errors import GemError, UsageError
-from gemcore.formats.gguf import load_gguf
-from gemcore.formats.huggingface import load_folder
 from gemcore.models.sources import CachedModel
 
 if TYPE_CHECKING:
@@ -84,6 +82,9 @@ class HubSource:
             folder = cache_folder("hub")
             with locked(folder / _note_name(name)):
                 path = _remembered(name) or _fetch(name, wanted, folder, progress)
+        from gemcore.formats.gguf import load_gguf
+        from gemcore.formats.huggingface import load_folder
+
         return load_gguf(path, name=name) if wanted.file else load_folder(path, name=name)
 
     def cached(self) -> Sequence[CachedModel]:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemcore.cache import remembered_digest
-from gemcore.formats.gguf import load_gguf
-from gemcore.formats.huggingface import load_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +33,9 @@ class LocalSource:
             GemError: it is not a model, or one that GEM cannot run.
         """
         path = Path(name).expanduser()
+        from gemcore.formats.gguf import load_gguf
+        from gemcore.formats.huggingface import load_folder
+
         return load_folder(path) if path.is_dir() else load_gguf(path)
 
     def identity(self, name: str) -> str | None:

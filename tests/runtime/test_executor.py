@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ from gem_host.target import HostTarget
 from gem_uniform.quantizer import q4a_g32
 from gemcore.compiler.export import export_decoder
 from gemcore.errors import GemError, UsageError
+from gemcore.models.cache_layout import KEY_BLOCK
 from gemcore.models.decoder import causal_placement
+from gemcore.runtime import executor as executor_module
 from gemcore.runtime.executor import NativeExecutor
 from gemcore.runtime.kv_cache import KVCache
+from gemcore.runtime.tvm_abi import global_function
 from gemcore.runtime.tvm_runtime import usable_cores
 from gemcore.testing import tiny_checkpoint, tiny_config
 
@@ -94,6 +99,58 @@ def test_caches_of_different_texts_are_kept_apart(compiled):
     executor.forward(TOKENS[::-1].copy(), PLACEMENT, rows, other)
     found = executor.forward(TOKENS[half:], PLACEMENT[half:], LAST - half, one)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_caches_may_alternate_and_grow_token_by_token(compiled):
+    executor = NativeExecutor(*compiled)
+    texts = [TOKENS, TOKENS[::-1].copy()]
+    expected = [
+        executor.forward(text, PLACEMENT, np.arange(len(text), dtype=np.int32), KVCache(CONFIG))
+        for text in texts
+    ]
+    caches = [KVCache(CONFIG, KEY_BLOCK), KVCache(CONFIG, KEY_BLOCK)]
+    for i in range(len(TOKENS)):
+        for text, cache, logits in zip(texts, caches, expected, strict=True):
+            cache.reserve(i + 1)
+            part = slice(i, i + 1)
+            found = executor.forward(text[part], PLACEMENT[part], np.zeros(1, np.int32), cache)
+            np.testing.assert_array_equal(found, logits[part])
+
+
+def test_alternating_caches_are_bound_once(compiled, monkeypatch):
+    executor = NativeExecutor(*compiled)
+    made = []
+
+    def counting(name):
+        made.append(name)
+        return global_function(name)
+
+    monkeypatch.setattr(executor_module, "global_function", counting)
+    caches = [KVCache(CONFIG), KVCache(CONFIG)]
+    zero = np.zeros(1, np.int32)
+    for _ in range(3):
+        for cache in caches:
+            executor.forward(TOKENS[:1], PLACEMENT[:1], zero, cache)
+    assert len(made) == 2
+
+
+def test_a_cache_that_nobody_needs_leaves_nothing_behind(compiled):
+    executor, cache = NativeExecutor(*compiled), KVCache(CONFIG)
+    prefilled = executor.forward(TOKENS, PLACEMENT, LAST, cache)
+    gone = [weakref.ref(cache), *map(weakref.ref, cache._arrays)]
+    del cache
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * len(gone)
+    assert np.isfinite(prefilled).all()
+
+
+@pytest.mark.parametrize("rows", [[], [0, 0]])
+def test_one_token_with_another_number_of_rows(compiled, rows):
+    executor = NativeExecutor(*compiled)
+    one = executor.forward(TOKENS[:1], PLACEMENT[:1], np.zeros(1, np.int32), KVCache(CONFIG))
+    wanted = np.array(rows, np.int32)
+    found = executor.forward(TOKENS[:1], PLACEMENT[:1], wanted, KVCache(CONFIG))
+    np.testing.assert_array_equal(found, one[rows])
 
 
 @pytest.mark.parametrize("content", [None, b"garbage"])

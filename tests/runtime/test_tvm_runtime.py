@@ -22,7 +22,7 @@ from gemcore.runtime.tvm_runtime import (
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int32])
-@pytest.mark.parametrize("shape", [(), (1,), (7, 3), (64, 2)])
+@pytest.mark.parametrize("shape", [(), (1,), (7, 3), (64, 2), (300, 301)])
 def test_zeros_are_aligned(shape, dtype):
     array = aligned_zeros(shape, dtype)
     assert array.ctypes.data % ALIGNMENT == 0
@@ -83,11 +83,72 @@ def test_a_number_of_threads_that_makes_no_sense_is_refused(tmp_path, count):
         use_threads(tmp_path / "never loaded.so", count)
 
 
-def test_opening_the_runtime_imports_neither_torch_nor_tvm():
+def test_loading_a_model_imports_no_python_of_tvm(tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+from gemcore.errors import GemError
+from gemcore.runtime.tvm_runtime import load_function
+try:
+    load_function(Path({str(tmp_path / "missing.so")!r}), "forward", pooled=True)
+except GemError as error:
+    print(error)
+print([name for name in ("torch", "tvm", "tvm_ffi") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    sentence, imported = done.stdout.splitlines()
+    assert "missing.so: cannot open shared object file" in sentence
+    assert imported == "[]"
+
+
+def test_the_package_for_tvm_comes_without_torch():
     code = (
         "import sys; from gemcore.runtime.tvm_runtime import ffi; ffi();"
-        "print([name for name in ('torch', 'tvm') if name in sys.modules])"
+        "print([name for name in ('torch', 'tvm', 'tvm_ffi') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "['tvm_ffi']"
+
+
+def test_large_zeros_are_not_shared_with_a_child():
+    # In a process of its own, which has one thread: others would not survive in the child.
+    code = """
+import os
+from gemcore.runtime.tvm_runtime import aligned_zeros
+array = aligned_zeros((1 << 20,), "u1")
+child = os.fork()
+if child == 0:
+    array[0] = 1
+    os._exit(0)
+os.waitpid(child, 0)
+print(array[0])
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "0\n"
+
+
+def test_pages_of_large_zeros_that_are_not_touched_take_no_memory():
+    code = """
+from pathlib import Path
+import numpy as np
+from gemcore.runtime.tvm_runtime import aligned_zeros
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+before = resident()
+for _ in range(20):
+    array = aligned_zeros((16, 1 << 20), np.float16)
+    array[3] = 1
+print(resident() - before)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 8 << 20
+
+
+def test_a_library_without_the_function_is_one_sentence(tiny_bundle):
+    library = tiny_bundle.folder / "model.so"
+    with pytest.raises(GemError, match="cannot be loaded: it has no function 'backward'$"):
+        load_function(library, "backward", pooled=False)

@@ -225,3 +225,15 @@ def test_bad_settings_are_one_sentence(name: str, value: Any, rule: str) -> None
     with pytest.raises(UsageError) as caught:
         SamplingSettings(**{name: value})
     assert str(caught.value) == f"{name} must be {rule}, not {value!r}"
+
+
+def test_the_likeliest_token_needs_no_random_numbers(monkeypatch):
+    def refuse(seed):
+        raise AssertionError("random numbers were asked for")
+
+    logits = np.array([0.0, 2.0, 1.0], np.float32)
+    drawing = Sampler(SamplingSettings(temperature=1.0))
+    monkeypatch.setattr(np.random, "default_rng", refuse)
+    assert Sampler(SamplingSettings()).sample(logits) == 1
+    with pytest.raises(AssertionError, match="asked for"):
+        drawing.sample(logits)

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,3 +157,104 @@ def test_a_decoder_that_is_not_known_encodes_but_does_not_decode(decoder: Any) -
     assert tokenizer.encode("x", special=False)
     with pytest.raises(FormatError, match="supported: ByteLevel, Metaspace"):
         tokenizer.decode([0])
+
+
+class Source:
+    """The text of a tokenizer file, and how often it was asked for."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.text, self.times = backend.to_str(), 0
+
+    def __call__(self) -> str:
+        self.times += 1
+        return self.text
+
+
+def releasable(backend: Backend) -> tuple[Tokenizer, Source]:
+    source = Source(backend)
+    return Tokenizer.from_text_data(TextData(tokenizer_json=source.text), source=source), source
+
+
+BACKENDS = pytest.mark.parametrize(
+    "backend", [byte_level_backend(), byte_fallback_backend(decoders.Strip(" ", 1, 0))]
+)
+
+
+@BACKENDS
+@pytest.mark.parametrize("special", [False, True])
+def test_released_tokenizers_decode_as_before_without_loading(
+    backend: Backend, special: bool
+) -> None:
+    tokenizer, source = releasable(backend)
+    # With two ids that no token has: embeddings are padded.
+    ids = [10**6, 999, *reversed(range(tokenizer.vocabulary_size))]
+    ids += sorted(ids)
+    each = [tokenizer.decode([token_id], special=special) for token_id in ids]
+    whole = tokenizer.decode(ids, special=special)
+    tokenizer.release()
+    assert [tokenizer.decode([token_id], special=special) for token_id in ids] == each
+    assert tokenizer.decode(ids, special=special) == whole
+    decoder = tokenizer.incremental_decoder()
+    assert "".join(map(decoder.push, ids)) + decoder.finish() == tokenizer.decode(ids)
+    assert tokenizer.control_tokens == Tokenizer(backend=backend).control_tokens
+    assert source.times == 0
+
+
+@BACKENDS
+def test_released_tokenizers_load_again_to_encode(backend: Backend) -> None:
+    tokenizer, source = releasable(backend)
+    text = "a <|a|> b<think>\n"
+    before = [tokenizer.encode(text, special=special) for special in (False, True)]
+    for times in (1, 2):
+        tokenizer.release()
+        tokenizer.release()
+        assert [tokenizer.encode(text, special=special) for special in (False, True)] == before
+        assert source.times == times
+    tokenizer.release()
+    assert tokenizer.token_id("a") == backend.token_to_id("a")
+    assert tokenizer.vocabulary_size == backend.get_vocab_size(with_added_tokens=True)
+
+
+def test_a_tokenizer_without_a_source_keeps_what_it_has() -> None:
+    tokenizer = Tokenizer(backend=byte_level_backend())
+    tokenizer.release()
+    assert tokenizer.encode("ab", special=False) == OURS.encode("ab", special=False)
+
+
+def test_text_data_is_a_source() -> None:
+    text = byte_level_backend().to_str()
+    for tokenizer in (
+        Tokenizer.from_json(text),
+        Tokenizer.from_text_data(TextData(tokenizer_json=text)),
+    ):
+        tokenizer.release()
+        assert tokenizer.encode("ab", special=False) == OURS.encode("ab", special=False)
+
+
+def test_a_vocabulary_that_leaves_ids_out_is_kept() -> None:
+    backend = Backend(models.BPE({"a": 0, "b": 7}, []))
+    backend.decoder = decoders.ByteLevel()
+    tokenizer, source = releasable(backend)
+    tokenizer.release()
+    assert tokenizer.encode("ab", special=False) == [0, 7]
+    assert tokenizer.decode([7, 0, 3]) == "ba"
+    assert source.times == 0
+
+
+def test_releasing_while_others_work_disturbs_nobody() -> None:
+    tokenizer, _ = releasable(byte_level_backend())
+    text = "Käse <|a|>!"
+    ids = tokenizer.encode(text, special=False)
+
+    def work(number: int) -> bool:
+        if number % 5 == 0:
+            tokenizer.release()
+        return tokenizer.decode(ids) == text and tokenizer.encode(text, special=False) == ids
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(60)))
+
+
+def test_what_a_tokenizer_says_of_itself_cannot_be_changed() -> None:
+    with pytest.raises(attrs.exceptions.FrozenAttributeError):
+        OURS.add_bos = True
