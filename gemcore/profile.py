@@ -201,14 +201,17 @@ def profile(session: Session, result: BenchmarkResult) -> Profile:
     clock = Clock(executor.library)
     timed = _with_executor(session, executor.instrumented(clock.instrument))
     # The first round is a warm-up.
-    rounds = [
+    prompts = [
         _passes(
-            timed,
-            ids.tolist(),
-            result.new_tokens,
-            start=lambda i: clock.start(logs[i].events),
-            stop=clock.stop,
-        )
+            timed, ids.tolist(), 1, start=lambda i: clock.start(logs[i].events), stop=clock.stop
+        )[0]
+        for _ in range(1 + max(LEAST_ROUNDS, result.repetitions))
+    ][1:]
+    replayed = executor.instrumented(None)
+    replayed.replay_times = times = np.zeros(1 + len(_kernels(logs[1])), np.int64)
+    tokens = _with_executor(session, replayed)
+    rounds = [
+        _passes(tokens, ids.tolist(), result.new_tokens, start=lambda _: None, stop=times.copy)
         for _ in range(1 + max(LEAST_ROUNDS, result.repetitions))
     ][1:]
     # A second time, for a machine that was busy the first.
@@ -218,12 +221,12 @@ def profile(session: Session, result: BenchmarkResult) -> Profile:
         threads=result.threads,
         prefill=_phase(
             logs[:1],
-            [passes[0] for passes in rounds],
+            prompts,
             tokens=result.prompt_tokens,
             microseconds=1e6 * result.prompt_tokens / result.prefill.median,
         ),
         decode=_phase(
-            logs[1:],
+            [_replayed(log) for log in logs[1:]],
             [one for passes in rounds for one in passes[1:]],
             tokens=1,
             microseconds=1e6 / result.decode.median,
@@ -237,6 +240,19 @@ class _PassLog:
 
     calls: tuple[Call, ...]
     events: int
+
+
+def _kernels(log: _PassLog) -> list[Call]:
+    """What a replay of the pass calls."""
+    return [call for call in log.calls if call.traffic is not None]
+
+
+def _replayed(log: _PassLog) -> _PassLog:
+    """The same as a replay does it: kernels alone, each between two readings of the clock."""
+    calls = tuple(
+        attrs.evolve(call, begin=place, end=place + 1) for place, call in enumerate(_kernels(log))
+    )
+    return _PassLog(calls=calls, events=len(calls) + 1)
 
 
 def _with_executor(session: Session, executor: Executor) -> Session:

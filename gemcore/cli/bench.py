@@ -106,14 +106,19 @@ def _phase_table(title: str, unit: str, phase: PhaseProfile, profile: Profile) -
     width = max(len(title), *(len(kernel.name) for kernel in phase.kernels))
     head = f"{'calls':>6} {'us':>9} {'time':>6} {'read MB':>8} {'written':>8} {'memory':>8}"
     speed = 1e6 * phase.tokens / phase.microseconds
-    machine = f"{phase.machine_calls} calls take {phase.machine_microseconds:.1f} us"
+    machine = "in Python"
+    if phase.machine_calls:
+        machine = (
+            f"the virtual machine's own {phase.machine_calls} calls take "
+            f"{phase.machine_microseconds:.1f} us, Python the rest"
+        )
     return [
         f"{title:<{width}} {head} {'GB/s':>6} {'limit':>6} {'GMAC/s':>7}",
         *(_kernel_row(kernel, width, phase, profile) for kernel in phase.kernels),
         f"{'all kernels':<{width}} {sum(kernel.calls for kernel in phase.kernels):>6} "
         f"{phase.kernel_microseconds:>9.1f} {1:>6.1%} {_megabytes(phase.traffic)}",
         f"a {unit} takes {phase.microseconds:.1f} us, {phase.outside_share:.1%} of it in no kernel: "
-        f"the virtual machine's own {machine}, Python the rest",
+        f"{machine}",
         f"with a clock around each call it takes {phase.instrumented_microseconds:.1f} us",
         f"memory (weights and caches): {phase.traffic.memory / 1e6:.3f} MB a {unit}, at "
         f"{speed:.1f} tokens/s {phase.memory_bytes_per_s / 1e9:.1f} GB/s, "

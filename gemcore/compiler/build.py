@@ -15,8 +15,10 @@ OPTIONS = ["-O2", "-std=c++17", "-pthread"]
 """For the C++ compiler, which compiles what is in `native` and links."""
 
 
-NATIVE = tuple(Path(__file__).parent / "native" / name for name in ("parallel.cc", "measure.cc"))
-"""What is linked into every library: the thread pool, and what a profile measures with."""
+NATIVE = tuple(
+    Path(__file__).parent / "native" / f"{name}.cc" for name in ("parallel", "replay", "measure")
+)
+"""What is linked into every library: threads, passes of one token, and what a profile measures with."""
 
 
 def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> None:

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
 from gemcore.runtime.kv_cache import KVCache
+from gemcore.runtime.replay import Replay
 from gemcore.runtime.tvm_abi import Object, Tensor, global_function
 from gemcore.runtime.tvm_runtime import (
+    CAPTURE,
     aligned,
     aligned_zeros,
     as_array,
@@ -54,6 +56,9 @@ class NativeExecutor:
         weights: arrays in the order of the library's inputs; used where they are, so they may be mapped.
         threads: how many threads compute; None for all cores.
         instrument: called around every kernel; see `gemcore.runtime.instrument`.
+
+    Attributes:
+        replay_times: where passes of one token leave their times; see `gemcore.runtime.replay`.
     """
 
     def __init__(
@@ -65,8 +70,11 @@ class NativeExecutor:
         instrument: Any = None,
     ) -> None:
         self.library = library
+        self.replay_times: npt.NDArray[np.int64] | None = None
+        self._replays = instrument is None
         # Decoding repeats one size; prompts come in all sizes, each of which a pool would keep.
-        self._decode = load_function(library, FORWARD, pooled=True, instrument=instrument)
+        noted = CAPTURE if self._replays else instrument
+        self._decode = load_function(library, FORWARD, pooled=True, instrument=noted)
         self._prefill = load_function(library, FORWARD, pooled=False, instrument=instrument)
         self.threads = threads or usable_cores()
         use_threads(library, self.threads)
@@ -78,6 +86,7 @@ class NativeExecutor:
         self._one = tuple(aligned_zeros(shape, np.int32) for shape in shapes)
         self._one_tensors = tuple(as_tensor(array) for array in self._one)
         self._inputs: WeakKeyDictionary[KVCache, tuple[list[Tensor], Object]] = WeakKeyDictionary()
+        self._passes: WeakKeyDictionary[KVCache, Replay] = WeakKeyDictionary()
 
     def forward(
         self,
@@ -92,22 +101,34 @@ class NativeExecutor:
         if len(tokens) == len(rows) == 1 and prior is None:
             for place, values in zip(self._one, (tokens, placement, rows), strict=True):
                 place[...] = values
-            return as_array(self._decode(*self._one_tensors, bound))
+            return as_array(self._one_token(cache, bound)).copy()
         call = [tokens, placement, rows] if prior is None else [tokens, placement, rows, prior]
         arguments = [as_tensor(aligned(array)) for array in call]
         function = self._decode if len(tokens) == 1 else self._prefill
         return as_array(function(*arguments, bound))
 
+    def _one_token(self, cache: KVCache, bound: Object) -> Tensor:
+        def run() -> Tensor:
+            result: Tensor = self._decode(*self._one_tensors, bound)
+            return result
+
+        replay = self._passes.get(cache)
+        if replay is None and self._replays:
+            replay = self._passes[cache] = Replay(self.library, run)
+            return replay.result
+        return run() if replay is None or replay.calls is None else replay(self.replay_times)
+
     def _bound(self, cache: KVCache) -> Object:
         """Cache and weights as one argument, made again only when the cache has moved."""
         tensors, bound = self._inputs.get(cache, (None, None))
         if bound is None or tensors != cache.tensors:
+            self._passes.pop(cache, None)
             bound = global_function("ffi.Array")(*cache.tensors, *self._weights)
             self._inputs[cache] = (list(cache.tensors), bound)
         return bound
 
     def instrumented(self, instrument: Any) -> NativeExecutor:
-        """The same library, weights and threads, with `instrument` around every kernel."""
+        """The same library, weights and threads, with `instrument` around every kernel, or with none."""
         return NativeExecutor(self.library, self._arrays, self.threads, instrument=instrument)
 
     def weight_addresses(self) -> frozenset[int]:

@@ -149,7 +149,7 @@ class Function(Object):
         failed = self._call(self._handle, given, len(arguments), result)
         del kept  # texts had to stay until here
         if failed:
-            raise RuntimeError(_raised())
+            raise RuntimeError(raised_error())
         return _result(result)
 
 
@@ -187,7 +187,7 @@ def global_function(name: str) -> Function:
     spelled, handle = name.encode(), c_void_p()
     text = _Text(ctypes.cast(c_char_p(spelled), c_void_p), len(spelled))
     if runtime_library().TVMFFIFunctionGetGlobal(text, handle):
-        raise GemError(f"TVM's runtime failed: {_raised()}")
+        raise GemError(f"TVM's runtime failed: {raised_error()}")
     if not handle.value:
         raise GemError(f"TVM's runtime has no function {name}: another version is installed")
     return Function(handle.value)
@@ -199,7 +199,7 @@ def tensor_on(array: npt.NDArray[Any]) -> Tensor:
     capsule, python, handle = array.__dlpack__(), _python(), c_void_p()
     content = python.PyCapsule_GetPointer(capsule, b"dltensor")
     if runtime_library().TVMFFITensorFromDLPack(content, 0, 1, handle):
-        raise RuntimeError(_raised())
+        raise RuntimeError(raised_error())
     python.PyCapsule_SetName(capsule, b"used_dltensor")
     assert handle.value is not None
     return Tensor(handle.value)
@@ -230,7 +230,7 @@ def _result(result: _Any) -> Any:
     return value if kind == _INT else None
 
 
-def _raised() -> str:
+def raised_error() -> str:
     """What TVM says about the error it has just raised, which is thereby taken from it."""
     handle = c_void_p()
     runtime_library().TVMFFIErrorMoveFromRaised(handle)

@@ -22,6 +22,9 @@ from gemcore.runtime.tvm_abi import Function, Tensor, global_function, runtime_l
 ALIGNMENT = 64
 """Bytes that compiled code expects arrays to be aligned to."""
 
+CAPTURE = "gem_capture"
+"""The library's instrument that notes what a pass calls; see `gemcore.runtime.replay`."""
+
 _OWN_PAGES = 64 * 1024  # bytes
 
 _CPU, _NAIVE, _POOLED = 1, 1, 2  # DLPack's device type, and TVM's allocators
@@ -55,13 +58,19 @@ def load_function(library: Path, name: str, *, pooled: bool, instrument: Any = N
 
     With `pooled`, memory between kernels is kept for the next call of the same sizes, and never given
     back: right for calls that are all alike. `instrument` is called around everything that the function
-    calls: see `gemcore.runtime.instrument`.
+    calls: see `gemcore.runtime.instrument`; a text names a function of the library.
     """
     try:
-        load = global_function("ffi.ModuleLoadFromFile")
-        machine = load(str(library))["vm_load_executable"]()
+        module = global_function("ffi.ModuleLoadFromFile")(str(library))
+        machine = module["vm_load_executable"]()
         machine["vm_initialization"](_CPU, 0, _POOLED if pooled else _NAIVE)
         if instrument is not None:
+            if isinstance(instrument, str):
+                # The virtual machine's code comes first, and imports what is linked in.
+                found = global_function("ffi.ModuleGetFunction")(module, instrument, True)
+                if found is None:
+                    raise KeyError(instrument)
+                instrument = found
             machine["set_instrument"](instrument)
         function: Function = machine[name]
         return function

@@ -27,10 +27,6 @@ from gemcore.packing import GROUP, TILE, Scheme
 DOTS = GROUP // 4
 """Four-way dot products in one group."""
 
-PREFETCH = 16
-"""How many blocks ahead a single token asks for its weights."""
-
-
 def qlinear(
     isa: InstructionSet, scheme: Scheme, inputs: int, outputs: int, *, residual: bool = False
 ) -> Any:
@@ -189,8 +185,10 @@ def _accumulate(
         offset -= 128  # its products take the codes as signed, too
     with T.serial(groups) as g:
         if count == 1:
+            # All lines of a block at once: without it each waits until it is used. Asking further
+            # ahead is slower, since the processor's own prefetching then follows the wrong stream.
             for line in range(0, scheme.block_bytes, 64):
-                prefetch(packed, tile, g + PREFETCH, line)
+                prefetch(packed, tile, g, line)
         dots = local((count, LANES), "int32")
         factors = local((2, LANES), "float32")
         codes = _codes(scheme, packed, tile, g, keep=count > 1)

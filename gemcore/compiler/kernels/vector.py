@@ -53,10 +53,10 @@ def intrinsic(name: str, dtype: str, *arguments: Expr) -> Expr:
 
 
 def prefetch(buffer: Buffer, *index: Expr) -> None:
-    """Ask for a cache line that will be read soon; `index` may lie past the end."""
+    """Ask for a cache line that will be read soon, and only once."""
     address = T.address_of(buffer[index])
     name = T.llvm_lookup_intrinsic_id("llvm.prefetch")
-    T.evaluate(T.call_llvm_intrin(name, address, 0, 3, 1, dtype="void"))
+    T.evaluate(T.call_llvm_intrin(name, address, 0, 0, 1, dtype="void"))
 
 
 def local(shape: tuple[int, ...], dtype: str) -> Buffer:

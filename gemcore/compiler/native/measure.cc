@@ -31,13 +31,18 @@ typedef uint64_t Vector512 __attribute__((vector_size(64), may_alias));
 constexpr int kLine = 64;  // bytes of a cache line, and of the widest vector
 
 // Read `bytes` as `Streams` runs side by side, asking for memory `Ahead` bytes before it is needed, or
-// leaving that to the processor where `Ahead` is zero. Inlined into callers for one instruction set each.
+// leaving that to the processor where `Ahead` is zero, or for all lines of a step at its beginning where
+// it is negative. Inlined into callers for one instruction set each.
 template <typename Vector, int Streams, int Ahead>
 inline __attribute__((always_inline)) uint64_t Read(const char* memory, int64_t bytes) {
   constexpr int kStep = kLine * 8 / Streams;
   Vector sums[8] = {};
   const int64_t run = bytes / Streams / kStep * kStep;
   for (int64_t i = 0; i < run; i += kStep) {
+    if (Ahead < 0) {
+#pragma GCC unroll 8
+      for (int line = 0; line < 8; ++line) __builtin_prefetch(memory + i + line * kLine, 0, 0);
+    }
 #pragma GCC unroll 8
     for (int line = 0; line < 8; ++line) {
       const char* at = memory + line % Streams * run + i + line / Streams * kLine;
@@ -61,7 +66,8 @@ inline __attribute__((always_inline)) uint64_t ReadIn(int way, const char* memor
   switch (way) {
     case 0: return Read<Vector, 1, 0>(memory, bytes);
     case 1: return Read<Vector, 1, 512>(memory, bytes);
-    case 2: return Read<Vector, 2, 1024>(memory, bytes);
+    case 2: return Read<Vector, 1, -1>(memory, bytes);
+    case 3: return Read<Vector, 2, 1024>(memory, bytes);
     default: return Read<Vector, 4, 1024>(memory, bytes);
   }
 }
@@ -100,7 +106,7 @@ int ReadTask(int task, TVMParallelGroupEnv* environment, void* data) {
 
 }  // namespace
 
-// Read `bytes` of `memory`, aligned to 64, once with all threads. `way`, 0 to 3, is how: which is the
+// Read `bytes` of `memory`, aligned to 64, once with all threads. `way`, 0 to 4, is how: which is the
 // fastest depends on the processor.
 extern "C" int gem_read_memory(const void* memory, int64_t bytes, int way) {
   Reading reading{static_cast<const char*>(memory), bytes, way};

@@ -2,8 +2,9 @@
 //
 // TVM's own pool gives every thread one fixed share and yields until all are done: when another process
 // takes a core, each of the hundreds of loops of a token waits for a time slice. Here a loop is cut into
-// more tasks than threads, whoever is free takes the next one, and the caller takes part, so a thread
-// that does not run delays nobody. Threads spin for some microseconds between loops, and then sleep.
+// more tasks than threads; each thread takes those of its own share in order, so that it reads memory as
+// one stream, and then those that others have left; and the caller takes part. So a thread that does not
+// run delays nobody. Threads spin for some microseconds between loops, and then sleep.
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -35,16 +36,20 @@ constexpr int kSpins = 2000;  // of one pause each: some 20 to 50 microseconds
 constexpr int kMostThreads = 256;
 constexpr int kMostTasks = 0xffff;
 
-// State of the current loop in one word, so that a thread that is late can take nothing from another
-// loop: its number, how many tasks it has, and how many of them are taken.
-constexpr uint64_t Pack(uint32_t loop, uint32_t tasks, uint32_t taken) {
-  return (uint64_t(loop) << 32) | (uint64_t(tasks) << 16) | taken;
+// What is left of one thread's share in one word, so that a thread that is late can take nothing from
+// another loop: the loop's number, the end of the share, and the next task.
+constexpr uint64_t Pack(uint32_t loop, uint32_t end, uint32_t next) {
+  return (uint64_t(loop) << 32) | (uint64_t(end) << 16) | next;
 }
-constexpr uint32_t Loop(uint64_t state) { return uint32_t(state >> 32); }
-constexpr uint32_t Tasks(uint64_t state) { return uint32_t(state >> 16) & 0xffff; }
-constexpr uint32_t Taken(uint64_t state) { return uint32_t(state) & 0xffff; }
+constexpr uint32_t Loop(uint64_t share) { return uint32_t(share >> 32); }
+constexpr uint32_t End(uint64_t share) { return uint32_t(share >> 16) & 0xffff; }
+constexpr uint32_t Next(uint64_t share) { return uint32_t(share) & 0xffff; }
 
-std::atomic<uint64_t> state{0};
+struct alignas(64) Share {
+  std::atomic<uint64_t> left{0};
+};
+
+Share shares[kMostThreads];
 std::atomic<uint32_t> current{0};  // number of the current loop, to sleep on
 std::atomic<uint32_t> finished{0};  // tasks that are done, to sleep on
 std::atomic<int> sleepers{0};
@@ -52,6 +57,7 @@ std::atomic<int> caller_sleeps{0};
 std::atomic<int> failures{0};
 ParallelLambda lambda;
 void* data;
+int total = 0;  // tasks of the loop
 int threads = 1;
 int workers = 0;
 std::mutex busy;  // held while a loop runs: a second caller at the same time works alone
@@ -72,16 +78,19 @@ void Wake(std::atomic<uint32_t>* word) {
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
 
-// Take tasks of loop `loop` until there are none.
-void Work(uint32_t loop) {
-  for (;;) {
-    uint64_t seen = state.load(std::memory_order_acquire);
-    if (Loop(seen) != loop || Taken(seen) >= Tasks(seen)) return;
-    if (!state.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) continue;
-    // The caller waits for this task, so the loop's data stay as they are.
-    TVMParallelGroupEnv environment{nullptr, int32_t(Tasks(seen))};
-    if (lambda(int(Taken(seen)), &environment, data) != 0) failures.fetch_add(1);
-    if (finished.fetch_add(1) + 1 == Tasks(seen) && caller_sleeps.load()) Wake(&finished);
+// Take tasks of loop `loop` until there are none: first those of share `own`.
+void Work(uint32_t loop, int own) {
+  for (int i = 0; i < threads; ++i) {
+    std::atomic<uint64_t>& share = shares[(own + i) % threads].left;
+    uint64_t seen = share.load(std::memory_order_acquire);
+    while (Loop(seen) == loop && Next(seen) < End(seen)) {
+      if (!share.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) continue;
+      // The caller waits for this task, so the loop's data stay as they are.
+      TVMParallelGroupEnv environment{nullptr, total};
+      if (lambda(int(Next(seen)), &environment, data) != 0) failures.fetch_add(1);
+      if (finished.fetch_add(1) + 1 == uint32_t(total) && caller_sleeps.load()) Wake(&finished);
+      seen = share.load(std::memory_order_acquire);
+    }
   }
 }
 
@@ -100,7 +109,7 @@ void Worker(int index) {
       continue;
     }
     done = loop;
-    if (index < threads - 1) Work(loop);
+    if (index < threads - 1) Work(loop, index + 1);
   }
 }
 
@@ -118,11 +127,15 @@ int Launch(ParallelLambda function, void* arguments, int wanted) {
   data = arguments;
   failures.store(0);
   finished.store(0);
+  total = tasks;
   uint32_t loop = current.load() + 1;
-  state.store(Pack(loop, uint32_t(tasks), 0), std::memory_order_release);
+  for (int i = 0; i < threads; ++i) {
+    uint64_t share = Pack(loop, uint32_t(tasks * (i + 1) / threads), uint32_t(tasks * i / threads));
+    shares[i].left.store(share, std::memory_order_release);
+  }
   current.store(loop);
   if (sleepers.load() > 0) Wake(&current);
-  Work(loop);
+  Work(loop, 0);
   for (int i = 0; finished.load(std::memory_order_acquire) != uint32_t(tasks); ++i) {
     if (i < kSpins) {
       Pause();
