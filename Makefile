@@ -13,19 +13,23 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 # What `make run` asks, and how. Exported, so that the shell need not quote it.
 export PROMPT ?= What is the capital of France?
 export SYSTEM ?= You are a helpful assistant.
-# More words for gem or pytest: make run ARGS="--max-tokens 20"
+# More words for gem, pytest or peers.py: make run ARGS="--max-tokens 20"
 ARGS    ?=
 # Processes that share the tests; each has one thread for torch, or they would take turns.
 WORKERS ?= 2
 test test-all: export OMP_NUM_THREADS = 1
 
+# What GEM is compared with has an environment of its own.
+PEERS       := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
+
 SOURCES := gemcore plugins hwtargets tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check bench clean compiler
+.PHONY: help setup run test test-all check bench bench-peers clean compiler
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: compiler $(STAMP) ## install GEM and what it needs into .venv
 
@@ -46,8 +50,11 @@ check: $(STAMP) ## check style, format and types
 bench: setup ## time prefill and decode of the default model
 	@$(BIN)/gem bench $(ARGS)
 
+bench-peers: setup $(PEERS_STAMP) ## compare with llama.cpp, OpenVINO and torch, which takes an hour
+	@$(PEERS)/bin/python benchmarks/peers.py --gem-python $(BIN)/python $(ARGS)
+
 clean: ## remove .venv and everything else that was made here
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Made once, and again when what is to be installed changes.
@@ -58,6 +65,19 @@ $(STAMP): setup.cfg constraints.txt
 	@$(PIP) install -qq --constraint constraints.txt setuptools
 	@$(PIP) install -qq --constraint constraints.txt --no-build-isolation \
 		--editable '.[test,check]'
+	@touch $@
+
+# The same for the peers. optimum-intel asks for torchvision, which only models of images need, and
+# which does not load beside a torch of another build.
+$(PEERS_STAMP): VENV := $(PEERS)
+$(PEERS_STAMP): BIN := $(PEERS)/bin
+$(PEERS_STAMP): PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check --no-input
+$(PEERS_STAMP): benchmarks/peers-requirements.txt | compiler
+	@$(check_python)
+	@$(make_venv)
+	@echo "installing the peers into $(VENV); llama.cpp is compiled, which takes some minutes"
+	@CMAKE_ARGS="-DGGML_NATIVE=ON" $(PIP) install -qq --requirement $<
+	@$(PIP) uninstall -qq --yes torchvision
 	@touch $@
 
 # TVM links compiled models with the first of these that it finds.

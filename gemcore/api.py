@@ -40,7 +40,7 @@ def load(
         step: called while the model is compiled.
         download: called with bytes done and bytes in all while the model is fetched.
         strict: a weight that cannot be quantized as asked is an error.
-        choices: `router`, `quantizer` and `target`, as the command line takes them.
+        choices: `router`, `quantizer`, `target` and `kv_cache`, as the command line takes them.
 
     Raises:
         GemError: something does not exist or does not work; the message says what and what to do.
@@ -107,7 +107,7 @@ def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
         parts[kind] = host.create(selection)
         names[kind] = _words(selection)
         sources.append(selection.origin)
-    return BuildParts(**parts, names=names, sources=tuple(sources))
+    return BuildParts(**parts, names=names, sources=tuple(sources), kv_cache=recipe.kv_cache)
 
 
 def _words(selection: Selection) -> str:
@@ -131,9 +131,10 @@ def _session(
 
 
 def _recipe(recipe: Recipe | None, model: str | None, choices: dict[str, str]) -> Recipe:
-    unknown = set(choices) - {"router", "quantizer", "target"}
+    unknown = set(choices) - {"router", "quantizer", "target", "kv_cache"}
     if unknown:
         raise UsageError(
-            f"unknown argument '{sorted(unknown)[0]}': a build has a router, a quantizer and a target"
+            f"unknown argument '{sorted(unknown)[0]}': a build has a router, a quantizer, a target "
+            "and a kv_cache"
         )
     return (recipe or Recipe()).with_changes(model=model, **choices)

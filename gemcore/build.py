@@ -23,6 +23,7 @@ from gemcore.bundle import (
 )
 from gemcore.cache import cache_folder, cache_root, explained, locked
 from gemcore.errors import BundleError, UsageError
+from gemcore.models.cache_layout import DEFAULT_CACHE, check_cache_scheme
 
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ class BuildParts:
         router, quantizer, target: the plugins.
         names: their words with all options, for manifest and cache: keys `router`, `quantizer`, `target`.
         sources: distributions and versions that they come from: a new version makes a new bundle.
+        kv_cache: scheme of the cache, one of `gemcore.models.cache_layout.CACHE_SCHEMES`.
     """
 
     router: Router
@@ -47,6 +49,7 @@ class BuildParts:
     target: Target
     names: dict[str, str]
     sources: tuple[str, ...] = ()
+    kv_cache: str = DEFAULT_CACHE
 
 
 def compile_bundle(
@@ -63,6 +66,7 @@ def compile_bundle(
     """
     tell = step or _silent
     _check_router(parts, checkpoint)
+    check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
     if strict and plan.skipped:
@@ -83,7 +87,7 @@ def compile_bundle(
         from gemcore.compiler.export import export_decoder
 
         config = checkpoint.config
-        exported = export_decoder(config, plan.schemes())
+        exported = export_decoder(config, plan.schemes(), cache=parts.kv_cache)
         tell("compiling", 0, 1)
         delegation = parts.target.build(exported, config, temporary)
         tell("checking", 0, 1)
@@ -103,6 +107,7 @@ def compile_bundle(
                 quantization=attrs.asdict(report),
                 delegation=delegation.to_json(),
                 weights=exported.weights,
+                kv_cache=parts.kv_cache,
                 text=text_entry(checkpoint.text),
                 versions={**_own_version(), **current_versions()},
             )
@@ -156,6 +161,7 @@ def bundle_key(identity: str, parts: BuildParts) -> str:
     content = {
         "model": identity,
         "parts": parts.names,
+        "kv_cache": parts.kv_cache,
         "target": parts.target.describe(),
         "sources": sorted(parts.sources),
         "versions": {**_own_version(), **current_versions(), "code": _code_digest()},
@@ -199,4 +205,5 @@ def manifest_summary(bundle: Bundle) -> dict[str, Any]:
         "router": manifest.router,
         "quantizer": manifest.quantizer,
         "target": manifest.target,
+        "kv_cache": manifest.kv_cache,
     }

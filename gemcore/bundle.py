@@ -12,9 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from attrs import validators
 
 from gemcore.cache import file_digest
 from gemcore.errors import BundleError, FormatError, GemError, UsageError
+from gemcore.models.cache_layout import CACHE_SCHEMES, DEFAULT_CACHE
 from gemcore.models.checkpoint import TextData
 from gemcore.models.config import ModelConfig
 
@@ -47,6 +49,7 @@ class Manifest:
         quantization: the `QuantizationReport`, as JSON.
         delegation: the `DelegationReport`, as JSON.
         weights: names of the weights in the order of the code's inputs.
+        kv_cache: scheme of the cache that the code reads and writes.
         text: special tokens and stop tokens.
         versions: versions of GEM and TVM that made it.
         files: for each file its SHA-256 and size in bytes.
@@ -64,6 +67,7 @@ class Manifest:
     weights: tuple[str, ...]
     text: Mapping[str, Any]
     versions: Mapping[str, str]
+    kv_cache: str = attrs.field(default=DEFAULT_CACHE, validator=validators.in_(CACHE_SCHEMES))
     files: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:

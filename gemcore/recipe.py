@@ -5,6 +5,7 @@ A recipe file has the plugins at the top and the settings of a run in a table:
     model = "smollm2-135m"
     quantizer = "q4a-g32"
     router = {name = "none"}
+    kv_cache = "q8"
 
     [run]
     max_tokens = 64
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from gemcore.errors import UsageError, unknown_name
+from gemcore.models.cache_layout import CACHE_SCHEMES, DEFAULT_CACHE
 from gemcore.options import PluginChoice, parse_table, parse_words, resolve_options
 from gemcore.records import TYPE_NAMES, Option
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PART_KEYS = ("model", "router", "quantizer", "target")
-TOP_KEYS = (*PART_KEYS, "run")
+TOP_KEYS = (*PART_KEYS, "kv_cache", "run")
 DEFAULT_MODEL = "smollm2-135m"
 
 RUN_OPTIONS = (
@@ -128,6 +130,7 @@ class Recipe:
         model: a known name, a file, a folder or a Hub id.
         router, quantizer, target: what was asked for, as words or as a choice;
             `PluginHost.select` checks it.
+        kv_cache: how keys and values are cached, one of `gemcore.models.cache_layout.CACHE_SCHEMES`.
         run: settings of generation.
     """
 
@@ -137,7 +140,12 @@ class Recipe:
         factory=lambda: PluginChoice("q4a-g32"), converter=_as_choice
     )
     target: PluginChoice = attrs.field(factory=lambda: PluginChoice("host"), converter=_as_choice)
+    kv_cache: str = DEFAULT_CACHE
     run: RunSettings = RunSettings()
+
+    def __attrs_post_init__(self) -> None:
+        if self.kv_cache not in CACHE_SCHEMES:
+            raise unknown_name("cache scheme", self.kv_cache, CACHE_SCHEMES)
 
     @classmethod
     def from_file(cls, path: Path) -> Recipe:
@@ -150,8 +158,14 @@ class Recipe:
         content = _read(path)
         run = content.pop("run", {})
         _require(str(path), "run", run, dict)
+        kv_cache = content.pop("kv_cache", DEFAULT_CACHE)
+        _require(str(path), "kv_cache", kv_cache, str)
         _check_keys(str(path), content, TOP_KEYS)
-        return cls(**_plugins(content, str(path)), run=_run_settings(run, f"{path}: [run]"))
+        return cls(
+            **_plugins(content, str(path)),
+            kv_cache=kv_cache,
+            run=_run_settings(run, f"{path}: [run]"),
+        )
 
     def with_changes(self, **given: Any) -> Recipe:
         """Return this recipe with what was given; None stands for "not given".
@@ -160,18 +174,21 @@ class Recipe:
         router mean nothing to another.
 
         Args:
-            given: `model`, `router`, `quantizer`, `target` and the settings of `[run]`, by name.
+            given: `model`, `router`, `quantizer`, `target`, `kv_cache` and the settings of `[run]`, by
+                name.
 
         Raises:
             UsageError: for an unknown name, a value of a wrong type or one out of bounds.
         """
         present = {key: value for key, value in given.items() if value is not None}
         parts = {key: present.pop(key) for key in PART_KEYS if key in present}
+        kv_cache = present.pop("kv_cache", self.kv_cache)
         run_keys = [option.name for option in RUN_OPTIONS]
-        _check_keys("recipe", present, [*PART_KEYS, *run_keys])
+        _check_keys("recipe", present, [*PART_KEYS, "kv_cache", *run_keys])
         current = {key: value for key, value in attrs.asdict(self.run).items() if value is not None}
         settings = resolve_options(RUN_OPTIONS, {**current, **present}, "recipe")
-        return attrs.evolve(self, **_plugins(parts, "recipe"), run=RunSettings(**settings))
+        run = RunSettings(**settings)
+        return attrs.evolve(self, **_plugins(parts, "recipe"), kv_cache=kv_cache, run=run)
 
 
 def _run_settings(run: Mapping[str, Any], title: str) -> RunSettings:

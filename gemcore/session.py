@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gemcore.perplexity import Perplexity
     from gemcore.runtime.executor import Executor
 
-PREFILL_CHUNK = 256
+PREFILL_CHUNK = 128
 """Tokens in one pass: longer prompts are cut, which bounds memory and changes no bit of the result."""
 
 MOST_DRAFTED = 64
@@ -55,7 +55,7 @@ class Session:
         model_limit = self.config.context_length
         self.context_length = min(context_length or model_limit, model_limit)
         self._executor = executor
-        self._cache = KVCache(self.config)
+        self._cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
         self._cached: list[int] = []
         self._second_cache: KVCache | None = None
 
@@ -283,7 +283,7 @@ class Session:
     def _aside(self, slots: int = 0) -> Forward:
         """Passes in a cache of their own, which holds `slots` positions or as many as are written."""
         if self._second_cache is None:
-            self._second_cache = KVCache(self.config)
+            self._second_cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
         cache = self._second_cache
         cache.reserve(slots)
 

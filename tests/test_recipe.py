@@ -60,6 +60,16 @@ def test_everything_comes_out_of_the_file(recipe_of):
     assert recipe_of("") == Recipe()
 
 
+def test_the_cache_scheme_comes_from_the_file_or_is_given(recipe_of):
+    recipe = recipe_of("kv_cache = 'q8'")
+    assert recipe.kv_cache == recipe.with_changes(threads=2).kv_cache == "q8"
+    assert recipe.with_changes(kv_cache="f16") == Recipe()
+    with pytest.raises(UsageError, match="^unknown cache scheme 'q4': Available: f16, q8$"):
+        recipe.with_changes(kv_cache="q4")
+    with pytest.raises(UsageError, match="'kv_cache' must be text, not a whole number"):
+        recipe_of("kv_cache = 8")
+
+
 def test_what_is_given_wins_and_none_is_not_given(recipe_of):
     changed = recipe_of(FULL).with_changes(
         router="none", max_tokens=5, seed=3, model=None, temperature=None, chat=True
@@ -82,7 +92,7 @@ def test_changes_hold_and_leave_the_rest(max_tokens, temperature, seed):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("modle = 'x'", "unknown key 'modle': did you mean 'model'? Available: model, quantizer, "),
+        ("modle = 'x'", "unknown key 'modle': did you mean 'model'? Available: kv_cache, model, "),
         ("[run]\nmax_token = 3", "[run]: unknown key 'max_token': did you mean 'max_tokens'?"),
         ("temperature = 1", "unknown key 'temperature'"),
         ("model = 3", "'model' must be text or a table, not a whole number (3)"),

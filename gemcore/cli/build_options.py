@@ -33,6 +33,9 @@ build_options = _together(
     click.option("-q", "--quantizer", help="How weights are stored, for example 'q4a-g32'."),
     click.option("--target", help="What to compile for, for example 'host'."),
     click.option(
+        "--kv-cache", help="How keys and values are cached: 'f16', or 'q8' in half the memory."
+    ),
+    click.option(
         "--strict", is_flag=True, help="Fail where a weight cannot be quantized as asked."
     ),
     click.option(
@@ -42,7 +45,7 @@ build_options = _together(
         help="A TOML file with the same settings; the command line wins.",
     ),
 )
-"""`--model`, `--router`, `--quantizer`, `--target`, `--strict`, `--recipe`."""
+"""`--model`, `--router`, `--quantizer`, `--target`, `--kv-cache`, `--strict`, `--recipe`."""
 
 open_options = _together(
     build_options,
@@ -75,7 +78,7 @@ sampling_options = _together(
 )
 """`--max-tokens`, `--temperature` and so on, and `--system`."""
 
-_CHOICES = ("model", "router", "quantizer", "target")
+_CHOICES = ("model", "router", "quantizer", "target", "kv_cache")
 
 
 def read_recipe(recipe_file: Path | None, given: dict[str, Any]) -> Recipe:
@@ -112,7 +115,8 @@ def open_for_command(recipe: Recipe, bundle: Path | None, *, strict: bool = Fals
             name for name in _CHOICES if getattr(recipe, name) != getattr(type(recipe)(), name)
         ]
         if changed:
-            raise UsageError(f"--bundle is compiled already: drop --{changed[0]}")
+            option = changed[0].replace("_", "-")
+            raise UsageError(f"--bundle is compiled already: drop --{option}")
         return open_session(
             bundle, threads=recipe.run.threads, context_length=recipe.run.context_length
         )

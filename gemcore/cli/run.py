@@ -73,9 +73,14 @@ def run(
 
 def _release_start_up(session: Session) -> None:
     """Give back what is not needed once the prompt is encoded, before the weights come into memory."""
-    from gemcore.runtime.memory import return_code_pages
+    import gc
+
+    from gemcore.runtime.memory import return_code_pages, return_free_memory
 
     session.tokenizer.release()
+    # What templates and plugins were made with refers to itself, and would wait for the collector.
+    gc.collect()
+    return_free_memory()
     return_code_pages()
 
 

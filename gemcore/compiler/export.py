@@ -8,7 +8,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from gemcore.models.cache_layout import KEY_BLOCK, PLACEMENT_FIELDS
+from gemcore.models.cache_layout import (
+    DEFAULT_CACHE,
+    KEY_BLOCK,
+    PLACEMENT_FIELDS,
+    check_cache_scheme,
+)
 from gemcore.models.config import ModelConfig
 from gemcore.models.decoder import Decoder, ExpertShape, LayerCache, new_caches
 
@@ -59,30 +64,34 @@ def export_decoder(
     *,
     router: Sequence[nn.Module | None] = (),
     experts: ExpertShape | None = None,
+    cache: str = DEFAULT_CACHE,
 ) -> ExportedDecoder:
     """Trace a decoder of this shape for any number of tokens, of wanted rows and of cache positions.
 
-    The weights are never touched: tracing knows only their shapes.
+    The weights are never touched: tracing knows only their shapes. `cache` is the cache's scheme; UsageError
+    when it cannot hold this model's heads.
     """
+    check_cache_scheme(cache, config)
     with torch.device("meta"):
-        decoder = Decoder(config, schemes, router=router, experts=experts).eval()
+        decoder = Decoder(config, schemes, router=router, experts=experts, cache=cache).eval()
         # Routers come with real weights; they too are inputs, known by their shapes alone.
         tensors = {**dict(decoder.named_parameters()), **dict(decoder.named_buffers())}
         weights = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
-        caches = new_caches(config, 4 * KEY_BLOCK, torch.float16)
+        caches = new_caches(config, 4 * KEY_BLOCK, scheme=cache)
         tokens, rows = torch.zeros(5, dtype=torch.int32), torch.zeros(3, dtype=torch.int32)
         placement = torch.zeros(5, PLACEMENT_FIELDS, dtype=torch.int32)
         priors = [torch.zeros(len(experts.names))] if experts is not None else []
     count = torch.export.Dim("tokens", min=1, max=config.context_length)
     wanted = torch.export.Dim("rows", min=1, max=config.context_length)
     blocks = torch.export.Dim("blocks", min=1)
-    capacity = torch.export.Dim("capacity", min=1)
+    # Values lie position by position, or in blocks as keys do.
+    positions = torch.export.Dim("capacity", min=1) if cache == "f16" else blocks
     dynamic = {
         "tokens": {0: count},
         "placement": {0: count},
         "rows": {0: wanted},
         "priors": [None for _ in priors],
-        "caches": [({1: blocks}, {1: capacity}) for _ in caches],
+        "caches": [({1: blocks}, {1: positions}) for _ in caches],
         "weights": dict.fromkeys(weights),
     }
     inputs = (tokens, placement, rows, priors, caches, weights)

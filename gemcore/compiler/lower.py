@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -19,7 +20,15 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from gemcore.compiler.export import ExportedDecoder
 from gemcore.compiler.instructions import InstructionSet
-from gemcore.compiler.kernels import activations, attention, embedding, experts, linear
+from gemcore.compiler.kernels import (
+    activations,
+    attention,
+    attention_q8,
+    embedding,
+    experts,
+    feed_forward,
+    linear,
+)
 from gemcore.compiler.kernels.vector import LANES
 from gemcore.errors import GemError
 from gemcore.models.config import ModelConfig
@@ -85,14 +94,15 @@ class _Lowering:
 
     def converters(self) -> dict[str, Converter]:
         """Torch operation name to converter, as TVM's importer wants it."""
-        ours = {
+        ours: dict[str, Converter] = {
             "rms_norm": self._rms_norm,
             "silu_mul": self._silu_mul,
             "quantize": self._quantize,
             "qlinear": self._qlinear,
             "linear_f16": self._linear_f16,
             "embedding": self._embedding,
-            "attention": self._attention,
+            "attention": partial(self._attention, attention.attention),
+            "attention_q8": partial(self._attention, attention_q8.attention_q8),
             "routed_lora": self._routed_lora,
         }
         table = {f"{name}.default": _only_ours(f"{name}.default", c) for name, c in ours.items()}
@@ -146,6 +156,8 @@ class _Lowering:
             columns = _columns(x)
             make, key, arguments = activations.rms_norm_quantize, (columns, epsilon), [x, gain]
         elif _is(source, "silu_mul") and _joins_quantize(source):
+            if _joins_feed_forward(source.args[0]):
+                return self._gate_up_quantize(source.args[0], importer)
             (x,) = importer.retrieve_args(source)
             columns = _columns(x) // 2
             make, key, arguments = activations.silu_mul_quantize, (columns,), [x]
@@ -153,15 +165,18 @@ class _Lowering:
             (x,) = importer.retrieve_args(node)
             columns = _columns(x)
             make, key, arguments = activations.quantize, (columns,), [x]
-        out = [
-            _like(x, columns, "int8"),
-            _like(x, columns // GROUP),
-            _like(x, columns // GROUP, "int32"),
-        ]
-        return self._call(importer, make, key, arguments, out)
+        return self._call(importer, make, key, arguments, _quantized(x, columns))
+
+    def _gate_up_quantize(self, product: fx.Node, importer: Any) -> Any:
+        values, scales, sums, packed, scheme, outputs = importer.retrieve_args(product)
+        inner = outputs // 2
+        key = (get_scheme(scheme), _columns(values), inner)
+        arguments = [values, scales, sums, packed]
+        out = _quantized(scales, inner)
+        return self._call(importer, feed_forward.gate_up_quantize, key, arguments, out)
 
     def _qlinear(self, node: fx.Node, importer: Any) -> Any:
-        if _residual_addition(node) is not None:
+        if _residual_addition(node) is not None or _joins_feed_forward(node):
             return None
         return self._product(node, importer, [])
 
@@ -197,7 +212,9 @@ class _Lowering:
         )
         heads, width = self.config.heads, self.config.head_dim
         queries = relax.TensorType((qkv.ty.shape[0], heads, width), "float32")
-        kernel = self._kernel(importer, attention.rope_append, (self.config,))
+        rounds = node.args[0] is torch.ops.gem.rope_append_q8.default
+        make = attention_q8.rope_append_q8 if rounds else attention.rope_append
+        kernel = self._kernel(importer, make, (self.config,))
         call = relax.op.call_tir_inplace(
             kernel,
             [qkv, rotation, placement, keys, values],
@@ -208,11 +225,11 @@ class _Lowering:
         got = [importer.block_builder.emit(relax.TupleGetItem(result, i)) for i in range(3)]
         return [got[2], got[0], got[1]]
 
-    def _attention(self, node: fx.Node, importer: Any) -> Any:
+    def _attention(self, make: Callable[..., Any], node: fx.Node, importer: Any) -> Any:
         queries, keys, values, placement = importer.retrieve_args(node)
         out = _like(queries, self.config.heads * self.config.head_dim)
         arguments = [queries, keys, values, placement]
-        return self._call(importer, attention.attention, (self.config,), arguments, out)
+        return self._call(importer, make, (self.config,), arguments, out)
 
     def _routed_lora(self, node: fx.Node, importer: Any) -> Any:
         arguments = importer.retrieve_args(node)
@@ -240,6 +257,14 @@ def _is(node: Any, name: str) -> bool:
 def _joins_quantize(node: fx.Node) -> bool:
     """Whether the only use of `node` is one `gem::quantize`."""
     return len(node.users) == 1 and _is(next(iter(node.users)), "quantize")
+
+
+def _joins_feed_forward(node: Any) -> bool:
+    """Whether `node` is a product of which only SwiGLU's middle is used, and that only rounded."""
+    if not _is(node, "qlinear") or len(node.users) != 1 or node.args[5] % (2 * GROUP):
+        return False
+    middle = next(iter(node.users))
+    return _is(middle, "silu_mul") and _joins_quantize(middle)
 
 
 def _residual_addition(product: fx.Node) -> fx.Node | None:
@@ -280,3 +305,9 @@ def _columns(x: Any) -> int:
 
 def _like(x: Any, columns: int, dtype: str = "float32") -> Any:
     return relax.TensorType((x.ty.shape[0], columns), dtype)
+
+
+def _quantized(x: Any, columns: int) -> list[Any]:
+    """Values, scales and sums of as many rows as `x` has, of `columns` channels."""
+    groups = columns // GROUP
+    return [_like(x, columns, "int8"), _like(x, groups), _like(x, groups, "int32")]

@@ -40,7 +40,7 @@ def _multiply_accumulates(node: fx.Node, name: str, config: ModelConfig) -> int:
         return _last_size(node.args[0]) * _integer(node.args[5])
     if name == "linear_f16":
         return _last_size(node.args[0]) * _integer(node.args[2])
-    if name == "attention":
+    if name in ("attention", "attention_q8"):
         return 2 * config.heads * config.head_dim * CONTEXT
     if name == "routed_lora":
         down, up = node.args[3], node.args[4]

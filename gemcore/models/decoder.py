@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gemcore.models import float_ops, ops
-from gemcore.models.cache_layout import cache_shapes
+from gemcore.models.cache_layout import DEFAULT_CACHE, cache_dtype, cache_shapes
 from gemcore.models.config import ModelConfig
 from gemcore.models.layout import EMBEDDING, HEAD, rotation_table, weight_units
 from gemcore.models.linear import DENSE, make_linear
@@ -79,9 +79,13 @@ class DecoderLayer(nn.Module):
         linears: Mapping[str, nn.Module],
         operations: ModuleType,
         router: nn.Module | None,
+        cache: str = DEFAULT_CACHE,
     ) -> None:
         super().__init__()
         self.heads, self.operations, self.router = config.heads, operations, router
+        rounds = cache == "q8"
+        self.append = operations.rope_append_q8 if rounds else operations.rope_append
+        self.attend = operations.attention_q8 if rounds else operations.attention
         prefix = f"layers.{index}."
         self.attention_norm = RMSNorm(config.hidden_size, config.norm_epsilon, operations)
         self.attention = nn.ModuleDict(
@@ -104,8 +108,8 @@ class DecoderLayer(nn.Module):
         hidden = self.attention_norm(x)
         weights = None if self.router is None else self.router(hidden, prior)
         qkv = _apply(self.attention["qkv"], hidden, weights)
-        queries = self.operations.rope_append(qkv, rotation, placement, *cache, self.heads)
-        context = self.operations.attention(queries, *cache, placement)
+        queries = self.append(qkv, rotation, placement, *cache, self.heads)
+        context = self.attend(queries, *cache, placement)
         x = x + _apply(self.attention["out"], context, weights)
         gate_up = _apply(self.feed_forward["gate_up"], self.feed_forward_norm(x), weights)
         return x + _apply(self.feed_forward["down"], self.operations.silu_mul(gate_up), weights)
@@ -122,6 +126,7 @@ class Decoder(nn.Module):
             [tokens, experts]`, or None; an empty sequence means no routing at all.
         experts: the experts that the router chooses among.
         float_arithmetic: run on `float_ops` (fast, differentiable) rather than on the exact `ops`.
+        cache: scheme of the cache (`gemcore.models.cache_layout`); `float_ops` know only `f16`'s layout.
     """
 
     def __init__(
@@ -132,6 +137,7 @@ class Decoder(nn.Module):
         router: Sequence[nn.Module | None] = (),
         experts: ExpertShape | None = None,
         float_arithmetic: bool = False,
+        cache: str = DEFAULT_CACHE,
     ) -> None:
         super().__init__()
         operations = float_ops if float_arithmetic else ops
@@ -144,7 +150,7 @@ class Decoder(nn.Module):
             linears[unit.name] = linear
         self.embedding = linears[EMBEDDING]
         self.layers = nn.ModuleList(
-            DecoderLayer(config, i, linears, operations, router[i] if router else None)
+            DecoderLayer(config, i, linears, operations, router[i] if router else None, cache)
             for i in range(config.layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.norm_epsilon, operations)
@@ -200,9 +206,16 @@ def dense_schemes(config: ModelConfig) -> dict[str, str]:
     return {unit.name: DENSE for unit in weight_units(config)}
 
 
-def new_caches(config: ModelConfig, capacity: int, dtype: torch.dtype) -> list[LayerCache]:
-    """An empty cache of `capacity` positions for every layer."""
-    keys, values = cache_shapes(config, capacity)
+def new_caches(
+    config: ModelConfig,
+    capacity: int,
+    dtype: torch.dtype | None = None,
+    *,
+    scheme: str = DEFAULT_CACHE,
+) -> list[LayerCache]:
+    """An empty cache of `capacity` positions for every layer; `dtype` is the scheme's own if not given."""
+    keys, values = cache_shapes(config, capacity, scheme)
+    dtype = dtype or getattr(torch, cache_dtype(scheme))
     return [
         (torch.zeros(keys, dtype=dtype), torch.zeros(values, dtype=dtype))
         for _ in range(config.layers)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gemcore.models.cache_layout import KEY_BLOCK
+from gemcore.models.cache_layout import DEFAULT_CACHE, KEY_BLOCK
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.decoder import (
     Decoder,
@@ -26,6 +26,7 @@ class EagerModel:
     Args:
         checkpoint: the model.
         schemes, weights: of a plan; without them everything is float32, and so is all arithmetic.
+        cache: scheme of the cache of a model with a plan.
     """
 
     def __init__(
@@ -33,20 +34,25 @@ class EagerModel:
         checkpoint: Checkpoint,
         schemes: Mapping[str, str] | None = None,
         weights: Weights | None = None,
+        cache: str = DEFAULT_CACHE,
     ) -> None:
-        self.config = checkpoint.config
+        self.config, self._cache = checkpoint.config, cache
         exact = schemes is not None
         with torch.device("meta"):
             self.decoder = Decoder(
-                self.config, schemes or dense_schemes(self.config), float_arithmetic=not exact
+                self.config,
+                schemes or dense_schemes(self.config),
+                float_arithmetic=not exact,
+                cache=cache,
             ).eval()
         load_weights(self.decoder, weights if weights is not None else dense_weights(checkpoint))
-        self._dtype = torch.float16 if exact else torch.float32
+        self._dtype = None if exact else torch.float32
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits after every token of a text: float32 `[tokens, vocabulary]`."""
         count = len(tokens)
-        caches = new_caches(self.config, -(-count // KEY_BLOCK) * KEY_BLOCK, self._dtype)
+        capacity = -(-count // KEY_BLOCK) * KEY_BLOCK
+        caches = new_caches(self.config, capacity, self._dtype, scheme=self._cache)
         ids = torch.tensor(tokens, dtype=torch.int32)
         rows = torch.arange(count, dtype=torch.int32)
         with torch.no_grad():

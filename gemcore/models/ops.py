@@ -10,10 +10,11 @@ prefill and token-by-token decoding agree to the bit.
 Shapes: `tokens` is the number of tokens in a pass. `placement` is int32 `[tokens, 5]`, for each token
 its RoPE position, the cache slot that it is written to, start and end of the prefix that it sees
 (slots `[prefix_start, prefix_end)`), and the first slot of its own sequence (it also sees
-`[start, slot]`, which neither begins nor ends before the prefix does). A plain text has rows `(p, p, 0, 0, 0)`.
+`[start, slot]`, which neither begins nor ends before the prefix does). A plain text has rows
+`(p, p, 0, 0, 0)`.
 
-Cache of one layer: keys `[kv_heads, capacity / 16, head_dim, 16]` (16 positions lie side by side, so
-that one vector holds one channel of 16 keys), values `[kv_heads, capacity, head_dim]`.
+The cache of one layer is a tensor of keys and one of values, laid out as its scheme says
+(`gemcore.models.cache_layout`); the operations on a `q8` cache have names of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gemcore.models import reference
-from gemcore.models.cache_layout import KEY_BLOCK
+from gemcore.models.cache_layout import KEY_BLOCK, KEY_GROUP
 from gemcore.packing import GROUP, TILE, get_scheme, unpack, unpack_halves, unpack_weight
 
 
@@ -65,15 +66,7 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     / 127) and the sums of the values int32 `[tokens, channels / 32]`, which weights with an offset or a
     minimum need. A group whose largest magnitude is below 2**-100 rounds to zeros.
     """
-    groups = x.reshape(x.shape[0], -1, GROUP)
-    largest = groups.abs().amax(-1)
-    # Not `127 / largest`, which torch turns into a product with the reciprocal.
-    inverse = torch.full_like(largest, 127) / largest
-    inverse = torch.where(largest >= reference.SMALLEST_GROUP, inverse, 0.0)
-    # float64 holds the product exactly, so this rounds once, half to even.
-    values = (groups.double() * inverse.double()[..., None]).round()
-    sums = values.sum(-1).int()
-    return values.to(torch.int8).reshape(x.shape), largest / 127, sums
+    return reference.quantize(x, GROUP)
 
 
 @quantize.register_fake
@@ -187,6 +180,43 @@ def _(
     return qkv.new_empty(qkv.shape[0], heads, keys.shape[2])
 
 
+@torch.library.custom_op("gem::rope_append_q8", mutates_args=("keys", "values"))
+def rope_append_q8(
+    qkv: Tensor, rotation: Tensor, placement: Tensor, keys: Tensor, values: Tensor, heads: int
+) -> Tensor:
+    """As `rope_append`, into a cache of the scheme `q8`.
+
+    Turned keys are rounded to int8 as `quantize` does, their scales to float16; values likewise, with one
+    float32 scale for all channels of a head.
+    """
+    head_dim, tokens = rotation.shape[1], qkv.shape[0]
+    split = qkv.reshape(tokens, -1, head_dim)
+    kv_heads = keys.shape[0]
+    turned = reference.rotate(split[:, : heads + kv_heads], rotation[placement[:, 0].long()])
+    slots = placement[:, 1].long()
+    blocks, lanes = slots // KEY_BLOCK, slots % KEY_BLOCK
+
+    found, scales, _ = reference.quantize(turned[:, heads:].reshape(-1, head_dim), KEY_GROUP)
+    codes, key_scales = reference.key_parts(keys, head_dim)
+    biased = (found.short() + 128).to(torch.uint8)
+    codes[:, blocks, :, lanes] = biased.reshape(tokens, kv_heads, head_dim // 4, 4)
+    key_scales[:, blocks, :, lanes] = scales.half().reshape(tokens, kv_heads, -1)
+
+    own = split[:, heads + kv_heads :].reshape(-1, head_dim)
+    found, scales, _ = reference.quantize(own, head_dim)
+    codes, value_scales = reference.value_parts(values, head_dim)
+    codes[:, blocks, lanes // 2, :, lanes % 2] = found.reshape(tokens, kv_heads, head_dim)
+    value_scales[:, blocks, lanes] = scales.reshape(tokens, kv_heads).T
+    return turned[:, :heads].contiguous()
+
+
+@rope_append_q8.register_fake
+def _(
+    qkv: Tensor, rotation: Tensor, placement: Tensor, keys: Tensor, values: Tensor, heads: int
+) -> Tensor:
+    return qkv.new_empty(qkv.shape[0], heads, rotation.shape[1])
+
+
 @torch.library.custom_op("gem::attention", mutates_args=())
 def attention(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) -> Tensor:
     """Grouped-query attention (arXiv 2305.13245) over the cache: float32 `[tokens, heads * head_dim]`.
@@ -198,6 +228,27 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) 
 
 
 @attention.register_fake
+def _(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) -> Tensor:
+    return queries.new_empty(queries.shape[0], queries.shape[1] * queries.shape[2])
+
+
+@torch.library.custom_op("gem::attention_q8", mutates_args=())
+def attention_q8(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) -> Tensor:
+    """As `attention`, over a cache of the scheme `q8`, with integer dot products.
+
+    Queries `[tokens, heads, head_dim]` are rounded as `quantize` does; their scales take `head_dim**-0.5`
+    and, since weights are powers of two, `log2(e)`.
+    Scores: for each group of 32 channels, ascending,
+    `score = fma(dot_g, key_scale_g * query_scale_g, score)` with the exact integer `dot_g`. Then
+    `weight = 2**(24 + score - largest)`, and `total` is the sum of their integer parts. The product of a
+    weight with its value's scale becomes an integer from 0 to 32767 in steps of
+    `step = largest product / 32767`. The output is
+    `float32(sum of integer * value code) * (step * (1 / float32(total)))`. Both sums are exact.
+    """
+    return reference.attention_q8(queries, keys, values, placement)
+
+
+@attention_q8.register_fake
 def _(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) -> Tensor:
     return queries.new_empty(queries.shape[0], queries.shape[1] * queries.shape[2])
 

@@ -7,22 +7,25 @@ from typing import Any
 import numpy as np
 
 from gemcore.errors import UsageError
-from gemcore.models.cache_layout import KEY_BLOCK, cache_shapes
+from gemcore.models.cache_layout import DEFAULT_CACHE, KEY_BLOCK, cache_dtype, cache_shapes
 from gemcore.models.config import ModelConfig
 from gemcore.runtime.tvm_runtime import aligned_zeros, as_tensor
 
-FIRST_CAPACITY = 256
+FIRST_CAPACITY = 8192
+"""Positions of a new cache, if the model allows them; what is not written takes no memory."""
 
 
 class KVCache:
-    """Keys and values of every layer, float16, for `capacity` positions.
+    """Keys and values of every layer, stored as `scheme` says, for `capacity` positions.
 
-    Layout as in `gemcore.models.ops`. `tensors` are TVM tensors on the same memory, keys and values of
-    the first layer, then of the second, and so on.
+    Layout as in `gemcore.models.cache_layout`. `tensors` are TVM tensors on the same memory, keys and
+    values of the first layer, then of the second, and so on.
     """
 
-    def __init__(self, config: ModelConfig, capacity: int = FIRST_CAPACITY) -> None:
-        self._config = config
+    def __init__(
+        self, config: ModelConfig, capacity: int = FIRST_CAPACITY, scheme: str = DEFAULT_CACHE
+    ) -> None:
+        self._config, self._scheme = config, scheme
         self.capacity = 0
         self._arrays: list[Any] = []
         self.tensors: list[Any] = []
@@ -35,21 +38,22 @@ class KVCache:
 
     def reserve(self, positions: int) -> None:
         """Make room for `positions`; what was written stays. Doubles, up to the model's context."""
-        if positions <= self.capacity:
-            return
         context = self._config.context_length
         if positions > context:
             raise UsageError(
                 f"{positions} tokens do not fit the model's context of {context}: shorten the text"
             )
+        if positions <= self.capacity:
+            return
         wanted = max(positions, min(2 * self.capacity, context))
         capacity = -(-wanted // KEY_BLOCK) * KEY_BLOCK
-        shapes = cache_shapes(self._config, capacity)
+        shapes = cache_shapes(self._config, capacity, self._scheme)
+        dtype = np.dtype(cache_dtype(self._scheme))
         old, self._arrays = self._arrays, []
         # The old tensors keep the old arrays alive: drop them before the new ones are made.
         self.tensors.clear()
         for i in range(2 * self._config.layers):
-            array = aligned_zeros(shapes[i % 2], np.float16)
+            array = aligned_zeros(shapes[i % 2], dtype)
             if old:
                 array[:, : old[i].shape[1]] = old[i]
                 old[i] = None
@@ -59,9 +63,9 @@ class KVCache:
 
     def copy(self, positions: int) -> KVCache:
         """Another cache with the same first `positions`."""
-        other = KVCache(self._config, max(positions, 1))
+        other = KVCache(self._config, max(positions, FIRST_CAPACITY), self._scheme)
         blocks = -(-positions // KEY_BLOCK)
         for mine, theirs in zip(self._arrays, other._arrays, strict=True):
-            used = blocks if mine.ndim == 4 else blocks * KEY_BLOCK
+            used = blocks * KEY_BLOCK * mine.shape[1] // self.capacity
             theirs[:, :used] = mine[:, :used]
         return other

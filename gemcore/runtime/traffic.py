@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from gemcore.models.cache_layout import PLACEMENT_FIELDS
+from gemcore.models.cache_layout import KEY_BLOCK, PLACEMENT_FIELDS
 from gemcore.packing import TILE
 
 _SLOT, _PREFIX_START, _PREFIX_END, _START = range(1, PLACEMENT_FIELDS)
@@ -125,6 +125,13 @@ def _product(arguments: Sequence[Argument]) -> Traffic:
     return _moved(arguments, multiply_accumulates=x.shape[0] * x.shape[1] * y.shape[1])
 
 
+def _gate_up(arguments: Sequence[Argument]) -> Traffic:
+    """A product with twice as many outputs as are written, rounded: values, scales and sums."""
+    x, y = arguments[0].array, arguments[-3].array
+    work = x.shape[0] * x.shape[1] * 2 * y.shape[1]
+    return _moved(arguments, outputs=3, multiply_accumulates=work)
+
+
 def _take(arguments: Sequence[Argument]) -> Traffic:
     return _moved(arguments, parts={0: arguments[-1].array.nbytes})
 
@@ -173,7 +180,10 @@ def _routed_lora(arguments: Sequence[Argument]) -> Traffic:
 
 def _capacity(arguments: Sequence[Argument]) -> int:
     """Positions that the caches among the arguments hold; the second axis counts them, or blocks."""
-    return max(int(argument.array.shape[1]) for argument in arguments if argument.cache)
+    cache = [argument.array for argument in arguments if argument.cache]
+    # All arrays of a q8 cache count blocks of positions.
+    each = KEY_BLOCK if cache[0].dtype == np.uint8 else 1
+    return each * max(int(array.shape[1]) for array in cache)
 
 
 def _visible_slots(placement: npt.NDArray[np.int32], capacity: int) -> npt.NDArray[np.intp]:
@@ -190,12 +200,15 @@ _RULES: Mapping[str, Callable[[Sequence[Argument]], Traffic]] = MappingProxyType
         "quantize": _quantize,
         "rms_norm_quantize": _quantize,
         "silu_mul_quantize": _quantize,
+        "gate_up_quantize": _gate_up,
         "qlinear": _product,
         "linear_f16": _product,
         "embedding": _embedding,
         "take": _take,
         "rope_append": _rope_append,
+        "rope_append_q8": _rope_append,
         "attention": _attention,
+        "attention_q8": _attention,
         "routed_lora": _routed_lora,
     }
 )

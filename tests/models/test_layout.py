@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from gemcore.models.cache_layout import cache_shapes
+from gemcore.errors import UsageError
+from gemcore.models.cache_layout import (
+    CACHE_SCHEMES,
+    cache_dtype,
+    cache_shapes,
+    check_cache_scheme,
+)
 from gemcore.models.config import expected_shapes
 from gemcore.models.decoder import Decoder, dense_schemes
 from gemcore.models.layout import norm_sources, rotation_table, weight_units
@@ -56,6 +64,26 @@ def test_rotation_is_that_of_transformers(head_dim, theta):
     cosine, sine = rotary(torch.zeros(1), torch.arange(300)[None])
     expected = torch.cat([cosine[0, :, : head_dim // 2], sine[0, :, : head_dim // 2]], dim=1)
     np.testing.assert_allclose(rotation_table(config), expected.numpy(), atol=3e-5)
+
+
+def test_a_q8_cache_takes_about_half_the_bytes():
+    config = tiny_config(head_dim=64)
+    sizes = {
+        scheme: sum(math.prod(s) for s in cache_shapes(config, 48, scheme))
+        * np.dtype(cache_dtype(scheme)).itemsize
+        for scheme in CACHE_SCHEMES
+    }
+    # A key has 64 codes and two float16 scales, a value 64 codes and one float32 scale.
+    assert sizes == {"f16": config.kv_heads * 48 * 256, "q8": config.kv_heads * 48 * 136}
+
+
+def test_a_cache_scheme_must_be_known_and_fit_the_heads():
+    check_cache_scheme("q8", tiny_config(head_dim=96))
+    check_cache_scheme("f16", tiny_config(head_dim=80))
+    with pytest.raises(UsageError, match="^cache scheme 'q8' needs heads .* of 32, .* are 80 wide"):
+        check_cache_scheme("q8", tiny_config(head_dim=80))
+    with pytest.raises(UsageError, match="^unknown cache scheme 'q9': Available: f16, q8$"):
+        check_cache_scheme("q9", tiny_config())
 
 
 def test_cache_shapes_hold_every_position():

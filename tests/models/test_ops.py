@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from gemcore.models import float_ops, ops
+from gemcore.models import float_ops, ops, reference
 from gemcore.models.decoder import causal_placement, new_caches
 from gemcore.models.layout import rotation_table
 from gemcore.packing import SCHEMES, get_scheme, pack_weight, unpack_weight
@@ -277,3 +277,42 @@ def test_shapes_are_known_without_computing(tokens):
         torch.library.opcheck(
             operation.default, arguments, test_utils=("test_schema", "test_faketensor")
         )
+
+
+def test_a_q8_cache_holds_what_was_written_to_half_a_step():
+    config = tiny_config(heads=4, kv_heads=2, head_dim=64)
+    keys, values = new_caches(config, 32, scheme="q8")[0]
+    rotation = torch.from_numpy(rotation_table(config))
+    qkv, placement = random(20, 8 * 64), causal_placement(3, 20)
+    queries = ops.rope_append_q8(qkv, rotation, placement, keys, values, 4)
+
+    exact = new_caches(config, 32, torch.float32)[0]
+    torch.testing.assert_close(
+        queries, float_ops.rope_append(qkv, rotation, placement, *exact, 4), rtol=1e-5, atol=1e-6
+    )
+    codes, scales = reference.key_parts(keys, 64)
+    steps = scales.float().repeat_interleave(32, 2)
+    found = (codes.permute(0, 1, 2, 4, 3).reshape(2, 2, 64, 16).float() - 128) * steps
+    written = exact[0] != 0
+    assert written.sum() == 20 * 2 * 64
+    assert ((found - exact[0]).abs() <= 0.56 * steps)[written].all()  # the scale is rounded, too
+    codes, scales = reference.value_parts(values, 64)
+    steps = scales.reshape(2, 32, 1)
+    found = codes.permute(0, 1, 2, 4, 3).reshape(2, 32, 64).float() * steps
+    assert ((found - exact[1]).abs() <= 0.501 * steps).all()
+
+
+def test_attention_over_a_q8_cache_is_near_attention_over_an_exact_one():
+    config = tiny_config(heads=4, kv_heads=2, head_dim=64)
+    rotation, placement = torch.from_numpy(rotation_table(config)), causal_placement(0, 40)
+    qkv = random(40, 8 * 64)
+    rounded = new_caches(config, 48, scheme="q8")[0]
+    queries = ops.rope_append_q8(qkv, rotation, placement, *rounded, 4)
+    exact = new_caches(config, 48, torch.float32)[0]
+    float_ops.rope_append(qkv, rotation, placement, *exact, 4)
+    found = ops.attention_q8(queries, *rounded, placement)
+    expected = float_ops.attention(queries, *exact, placement)
+    assert (found - expected).norm() < 0.01 * expected.norm()
+    # One visible position: its value, as it was rounded.
+    first = qkv[0, 6 * 64 :].reshape(2, 64).repeat_interleave(2, 0).reshape(-1)
+    torch.testing.assert_close(found[0], first, rtol=0, atol=first.abs().max().item() / 200)

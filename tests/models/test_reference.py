@@ -37,6 +37,16 @@ def is_nearly_halfway(exact: Fraction) -> bool:
     return any(0 < abs(exact - middle) <= abs(exact) / 2**53 for middle in middles)
 
 
+@given(st.floats(-200, 0, width=32))
+def test_exp2_is_right_to_a_fifth_of_half_a_step(x):
+    found = reference.exp2(torch.tensor([x], dtype=torch.float32)).item()
+    assert found == pytest.approx(2.0 ** (24 + max(x, -100.0)), rel=3e-6)
+
+
+def test_exp2_of_nothing_is_one_in_its_units():
+    assert reference.exp2(torch.zeros(1)).item() == 2.0**24
+
+
 def fma(a: float, b: float, c: float) -> np.float32:
     tensors = (torch.tensor([x], dtype=torch.float32) for x in (a, b, c))
     return reference.fma(*tensors).numpy()[0]

@@ -26,9 +26,10 @@ def fill(cache: KVCache) -> list[np.ndarray]:
 
 def test_there_are_keys_and_values_for_every_layer():
     cache = KVCache(CONFIG)
-    assert cache.capacity == FIRST_CAPACITY
+    assert CONFIG.context_length < FIRST_CAPACITY
+    assert cache.capacity == 1008
     shapes = [tuple(tensor.shape) for tensor in cache.tensors]
-    assert shapes == CONFIG.layers * [*cache_shapes(CONFIG, FIRST_CAPACITY)]
+    assert shapes == CONFIG.layers * [*cache_shapes(CONFIG, 1008)]
     assert cache.bytes == sum(as_array(tensor).nbytes for tensor in cache.tensors)
     assert all(as_array(tensor).dtype == np.float16 for tensor in cache.tensors)
     assert all(as_array(tensor).ctypes.data % 64 == 0 for tensor in cache.tensors)
@@ -43,6 +44,23 @@ def test_growth_keeps_what_was_written():
         new = as_array(tensor)
         np.testing.assert_array_equal(new[:, : old.shape[1]], old)
         assert not new[:, old.shape[1] :].any()
+
+
+def test_a_q8_cache_grows_and_is_copied_with_its_scales():
+    cache = KVCache(tiny_config(head_dim=32, context_length=1000), 32, "q8")
+    before = []
+    for tensor in cache.tensors:
+        array = as_array(tensor)
+        array[...] = np.random.default_rng(0).integers(0, 256, array.shape)
+        before.append(array.copy())
+    cache.reserve(33)
+    other = cache.copy(17)
+    assert cache.capacity == 64
+    for old, grown, copied in zip(before, cache.tensors, other.tensors, strict=True):
+        assert as_array(grown).dtype == np.uint8
+        np.testing.assert_array_equal(as_array(grown)[:, :2], old)
+        np.testing.assert_array_equal(as_array(copied)[:, :2], old)
+        assert not as_array(copied)[:, 2:].any()
 
 
 def test_room_that_is_there_is_not_made_again():
@@ -71,4 +89,4 @@ def test_more_than_the_context_is_refused():
     cache = KVCache(CONFIG)
     with pytest.raises(UsageError, match="^1001 tokens do not fit the model's context of 1000: "):
         cache.reserve(1001)
-    assert cache.capacity == FIRST_CAPACITY
+    assert cache.capacity == 1008

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from tvm.script import tirx as T
@@ -41,30 +42,48 @@ def for_each_token(tokens: Expr, body: Callable[[Expr], None]) -> None:
 
 
 def quantize_row(
-    isa: InstructionSet, t: Expr, columns: int, row: RowVector, outputs: tuple[Buffer, ...]
+    isa: InstructionSet,
+    t: Expr,
+    columns: int,
+    row: RowVector,
+    outputs: tuple[Buffer, ...],
+    group: int = GROUP,
 ) -> None:
-    """Round one row to int8 in groups of 32: values, scales and sums; see `gem::quantize`."""
+    """Round one row to int8 in groups: values, scales and sums; see `gem::quantize`."""
+    with T.serial(columns // group) as g:
+        quantize_group(isa, t, g, row, outputs, group)
+
+
+def quantize_group(
+    isa: InstructionSet,
+    t: Expr,
+    g: Expr,
+    row: RowVector,
+    outputs: tuple[Buffer, ...],
+    group: int = GROUP,
+) -> None:
+    """Round one group of a row; see `quantize_row`."""
     values, scales, sums = outputs
-    with T.serial(columns // GROUP) as g:
-        x = local((2, LANES), "float32")
-        scalar = local((2,), "float32")
-        total = local((LANES,), "int32")
-        for half in range(2):
-            store(x, row(g * GROUP + half * LANES), half, lanes(0))
-        magnitudes = [intrinsic("llvm.fabs", "float32x16", x[half, lanes(0)]) for half in range(2)]
-        largest = intrinsic("llvm.vector.reduce.fmax", "float32", T.max(*magnitudes))
-        store(scalar, largest, 0)
-        inverse = T.float32(127) / scalar[0]
-        usable = scalar[0] >= T.float32(SMALLEST_GROUP)
-        store(scalar, T.Select(usable, inverse, T.float32(0)), 1)
-        store(scales, scalar[0] / T.float32(127), t, g)
-        store(total, T.broadcast(0, LANES), lanes(0))
-        for half in range(2):
-            rounded = fma(isa, x[half, lanes(0)], splat(scalar[1]), splat(ROUNDER))
-            integers = T.cast(rounded - splat(ROUNDER), "int32x16")
-            store(total, total[lanes(0)] + integers, lanes(0))
-            store(values, T.cast(integers, "int8x16"), t, lanes(g * GROUP + half * LANES))
-        store(sums, intrinsic("llvm.vector.reduce.add", "int32", total[lanes(0)]), t, g)
+    parts = range(group // LANES)
+    x = local((len(parts), LANES), "float32")
+    scalar = local((2,), "float32")
+    total = local((LANES,), "int32")
+    for part in parts:
+        store(x, row(g * group + part * LANES), part, lanes(0))
+    magnitudes = [intrinsic("llvm.fabs", "float32x16", x[part, lanes(0)]) for part in parts]
+    largest = intrinsic("llvm.vector.reduce.fmax", "float32", reduce(T.max, magnitudes))
+    store(scalar, largest, 0)
+    inverse = T.float32(127) / scalar[0]
+    usable = scalar[0] >= T.float32(SMALLEST_GROUP)
+    store(scalar, T.Select(usable, inverse, T.float32(0)), 1)
+    store(scales, scalar[0] / T.float32(127), t, g)
+    store(total, T.broadcast(0, LANES), lanes(0))
+    for part in parts:
+        rounded = fma(isa, x[part, lanes(0)], splat(scalar[1]), splat(ROUNDER))
+        integers = T.cast(rounded - splat(ROUNDER), "int32x16")
+        store(total, total[lanes(0)] + integers, lanes(0))
+        store(values, T.cast(integers, "int8x16"), t, lanes(g * group + part * LANES))
+    store(sums, intrinsic("llvm.vector.reduce.add", "int32", total[lanes(0)]), t, g)
 
 
 def row_scale(x: Buffer, t: Expr, columns: int, epsilon: float) -> Expr:
@@ -181,12 +200,16 @@ def silu_mul(isa: InstructionSet, columns: int) -> Any:
 
 def _silu_mul(isa: InstructionSet, columns: int) -> Callable[[Buffer, Expr, Expr], Expr]:
     def middle(x: Buffer, t: Expr, column: Expr) -> Expr:
-        gate = x[t, lanes(column)]
-        scratch = local((3, LANES), "float32")
-        denominator = splat(1.0) + exp(isa, gate * splat(-1.0), scratch)
-        return gate / denominator * x[t, lanes(columns + column)]
+        return swiglu(isa, x[t, lanes(column)], x[t, lanes(columns + column)])
 
     return middle
+
+
+def swiglu(isa: InstructionSet, gate: Expr, up: Expr) -> Expr:
+    """`silu(gate) * up` of 16 channels."""
+    scratch = local((3, LANES), "float32")
+    denominator = splat(1.0) + exp(isa, gate * splat(-1.0), scratch)
+    return gate / denominator * up
 
 
 def _quantize_kernel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from tvm.script import tirx as T
@@ -31,6 +32,30 @@ ROWS = 12
 """Sums that run side by side: enough to keep the multipliers busy, few enough for the registers."""
 
 
+def turn_pairs(
+    isa: InstructionSet,
+    width: int,
+    arguments: tuple[Buffer, Buffer],
+    position: Expr,
+    t: Expr,
+    c: Expr,
+    h: Expr,
+) -> list[Expr]:
+    """Both halves of part `c` of the pairs of head `h`, turned; a part is as many as fit a vector."""
+    qkv, rotation = arguments
+    half = width // 2
+    step = math.gcd(half, LANES)
+    cosine = rotation[position, lanes(c * step, step)]
+    sine = rotation[position, lanes(half + c * step, step)]
+    first = qkv[t, lanes(h * width + c * step, step)]
+    second = qkv[t, lanes(h * width + half + c * step, step)]
+    negated = second * splat(-1.0, step) * sine
+    return [
+        fma(isa, first, cosine, negated, step),
+        fma(isa, second, cosine, first * sine, step),
+    ]
+
+
 def rope_append(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "float16") -> Any:
     """`gem::rope_append` for one layer."""
     heads, kv_heads, width = config.heads, config.kv_heads, config.head_dim
@@ -38,31 +63,20 @@ def rope_append(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "fl
     half = width // 2
     step = math.gcd(half, LANES)
 
-    def turn(
-        qkv: Buffer, rotation: Buffer, position: Expr, t: Expr, c: Expr, h: Expr
-    ) -> list[Expr]:
-        """Both halves of `step` pairs of head `h`, turned."""
-        cosine = rotation[position, lanes(c * step, step)]
-        sine = rotation[position, lanes(half + c * step, step)]
-        first = qkv[t, lanes(h * width + c * step, step)]
-        second = qkv[t, lanes(h * width + half + c * step, step)]
-        negated = second * splat(-1.0, step) * sine
-        return [
-            fma(isa, first, cosine, negated, step),
-            fma(isa, second, cosine, first * sine, step),
-        ]
-
     def body(arguments: tuple[Buffer, ...], q: Buffer, tokens: Expr) -> None:
         qkv, rotation, placement, keys, values = arguments
 
         def token(t: Expr) -> None:
             position, slot = placement[t, POSITION], placement[t, SLOT]
             with T.serial(heads) as h, T.serial(half // step) as c:
-                for part, turned in enumerate(turn(qkv, rotation, position, t, c, h)):
+                for part, turned in enumerate(
+                    turn_pairs(isa, width, (qkv, rotation), position, t, c, h)
+                ):
                     store(q, turned, t, h, lanes(part * half + c * step, step))
             with T.serial(kv_heads) as h, T.serial(half // step) as c:
                 turned = local((2, step), "float32")
-                for part, value in enumerate(turn(qkv, rotation, position, t, c, heads + h)):
+                pairs = turn_pairs(isa, width, (qkv, rotation), position, t, c, heads + h)
+                for part, value in enumerate(pairs):
                     store(turned, value, part, lanes(0, step))
                 for part in range(2):
                     for lane in range(step):
@@ -118,26 +132,12 @@ def attention(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "floa
     that the largest is known before the first `exp`.
     """
     heads, kv_heads, width = config.heads, config.kv_heads, config.head_dim
-    together = max(1, ROWS // (heads // kv_heads))
 
     def body(arguments: tuple[Buffer, ...], y: Buffer, tokens: Expr, blocks: Expr) -> None:
-        placement = arguments[3]
-        tiles = (tokens + (together - 1)) // together
-        with T.parallel(tiles * kv_heads) as job:
-            first, h = job // kv_heads * together, job % kv_heads
+        def attend(first: Expr, h: Expr, count: int) -> None:
+            _attend(isa, config, arguments, y, first, h, blocks, count)
 
-            def one_by_one() -> None:
-                with T.serial(T.min(tokens - first, together)) as m:
-                    _attend(isa, config, arguments, y, first + m, h, blocks, 1)
-
-            if together == 1:
-                one_by_one()
-                return
-            with T.If(_one_text(placement, first, together, tokens)):
-                with T.Then():
-                    _attend(isa, config, arguments, y, first, h, blocks, together)
-                with T.Else():
-                    one_by_one()
+        for_each_tile_of_one_text(config, arguments[3], tokens, attend)
 
     @T.prim_func(s_tir=True)
     def kernel(
@@ -165,6 +165,34 @@ def attention(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "floa
     return kernel
 
 
+def for_each_tile_of_one_text(
+    config: ModelConfig,
+    placement: Buffer,
+    tokens: Expr,
+    attend: Callable[[Expr, Expr, int], None],
+) -> None:
+    """On all threads, call `attend(first token, key-value head, tokens)` for tiles of one text each."""
+    together = max(1, ROWS // (config.heads // config.kv_heads))
+    tiles = (tokens + (together - 1)) // together
+    with T.parallel(tiles * config.kv_heads) as job:
+        # Later tokens see more: the longest jobs first, so that threads finish together.
+        first = (tiles - 1 - job // config.kv_heads) * together
+        h = job % config.kv_heads
+
+        def one_by_one() -> None:
+            with T.serial(T.min(tokens - first, together)) as m:
+                attend(first + m, h, 1)
+
+        if together == 1:
+            one_by_one()
+            return
+        with T.If(_one_text(placement, first, together, tokens)):
+            with T.Then():
+                attend(first, h, together)
+            with T.Else():
+                one_by_one()
+
+
 def _one_text(placement: Buffer, first: Expr, count: int, tokens: Expr) -> Expr:
     """Whether `count` tokens from `first` on are there, and lie one after another in one text."""
     # Never read beyond the end: the last token stands for those that are missing.
@@ -179,6 +207,68 @@ def _one_text(placement: Buffer, first: Expr, count: int, tokens: Expr) -> Expr:
         for field in (PREFIX_START, PREFIX_END, START):
             same = T.And(same, placement[middle, field] == placement[first, field])
     return same
+
+
+class VisibleRuns:
+    """The two runs of the cache that tokens of one text see: the shared prefix, then their own slots.
+
+    Scores are kept for the blocks of the first run, then for those of the second. In that row a block or
+    a slot has a *place*.
+
+    Args:
+        placement: int32 `[tokens, 5]`.
+        first, last: the first and the last token of the tile.
+    """
+
+    def __init__(self, placement: Buffer, first: Expr, last: Expr) -> None:
+        self._placement, self._first, self._last = placement, first, last
+        self._prefix_block = placement[first, PREFIX_START] // KEY_BLOCK
+        # Blocks of the prefix, first own block, own blocks, first own slot.
+        self._bounds = local((4,), "int32")
+        end = (placement[first, PREFIX_END] + (KEY_BLOCK - 1)) // KEY_BLOCK
+        store(self._bounds, end - self._prefix_block, 0)
+        # A slot of the prefix is not seen a second time.
+        start = T.max(placement[first, START], placement[first, PREFIX_END])
+        store(self._bounds, start, 3)
+        store(self._bounds, self._bounds[3] // KEY_BLOCK, 1)
+        store(self._bounds, placement[last, SLOT] // KEY_BLOCK + 1 - self._bounds[1], 2)
+
+    @property
+    def blocks(self) -> Expr:
+        """How many blocks are visible; one that both runs touch counts twice."""
+        return self._bounds[0] + self._bounds[2]
+
+    def runs(self) -> tuple[tuple[Expr, Expr, Expr], tuple[Expr, Expr, Expr]]:
+        """Of each run how many blocks there are, the first one's place, and the first one."""
+        bounds = self._bounds
+        return (bounds[0], 0, self._prefix_block), (bounds[2], bounds[0], bounds[1])
+
+    def for_each_block(self, body: Callable[[Expr, Expr, bool], None]) -> None:
+        """Call `body(place, block, whether it is of the prefix)`, ascending."""
+        with T.serial(self._bounds[0]) as b:
+            body(b, self._prefix_block + b, True)
+        with T.serial(self._bounds[2]) as b:
+            body(self._bounds[0] + b, self._bounds[1] + b, False)
+
+    def for_each_slot(self, body: Callable[[Expr, Expr], None]) -> None:
+        """Call `body(place, slot)` for every slot that the last token sees, ascending."""
+        start = self._placement[self._first, PREFIX_START]
+        with T.serial(self._placement[self._first, PREFIX_END] - start) as p:
+            body(start % KEY_BLOCK + p, start + p)
+        bounds = self._bounds
+        with T.serial(self._placement[self._last, SLOT] + 1 - bounds[3]) as p:
+            slot = bounds[3] + p
+            body((bounds[0] - bounds[1]) * KEY_BLOCK + slot, slot)
+
+    def visible(self, block: Expr, token: Expr, prefix: bool) -> Expr:
+        """Which of the 16 slots of `block` in that run the token sees."""
+        slot = T.broadcast(block * KEY_BLOCK, LANES) + T.ramp(0, 1, LANES)
+        if prefix:
+            begin = T.broadcast(self._placement[self._first, PREFIX_START], LANES)
+            end = T.broadcast(self._placement[self._first, PREFIX_END], LANES)
+            return T.And(slot >= begin, slot < end)
+        own = T.broadcast(self._placement[token, SLOT], LANES)
+        return T.And(slot >= T.broadcast(self._bounds[3], LANES), slot <= own)
 
 
 def _attend(
@@ -197,16 +287,11 @@ def _attend(
     rows = [(m, r) for m in range(count) for r in range(repeat)]
     step = math.gcd(width, LANES)
     last = first + (count - 1)
-    # Two runs of blocks are visible: the shared prefix, then the text's own.
     scores = T.alloc_buffer((len(rows), (blocks + 1) * KEY_BLOCK), "float32")
-    prefix_block = placement[first, PREFIX_START] // KEY_BLOCK
-    bounds = local((4,), "int32")
-    prefix_end_block = (placement[first, PREFIX_END] + (KEY_BLOCK - 1)) // KEY_BLOCK
-    store(bounds, prefix_end_block - prefix_block, 0)
-    # A slot of the prefix is not seen a second time.
-    store(bounds, T.max(placement[first, START], placement[first, PREFIX_END]), 3)
-    store(bounds, bounds[3] // KEY_BLOCK, 1)
-    store(bounds, placement[last, SLOT] // KEY_BLOCK + 1 - bounds[1], 2)
+    runs = VisibleRuns(placement, first, last)
+    largest = local((len(rows), LANES), "float32")
+    for row in range(len(rows)):
+        store(largest, splat(LOWEST), row, lanes(0))
 
     def score(place: Expr, block: Expr, prefix: bool) -> None:
         acc = local((len(rows), LANES), "float32")
@@ -217,26 +302,16 @@ def _attend(
             for row, (m, r) in enumerate(rows):
                 query = splat(q[first + m, h * repeat + r, d])
                 store(acc, fma(isa, query, key, acc[row, lanes(0)]), row, lanes(0))
-        slot = T.broadcast(block * KEY_BLOCK, LANES) + T.ramp(0, 1, LANES)
         for row, (m, _) in enumerate(rows):
-            if prefix:
-                begin = T.broadcast(placement[first, PREFIX_START], LANES)
-                end = T.broadcast(placement[first, PREFIX_END], LANES)
-                visible = T.And(slot >= begin, slot < end)
-            else:
-                own = T.broadcast(placement[first + m, SLOT], LANES)
-                visible = T.And(slot >= T.broadcast(bounds[3], LANES), slot <= own)
+            visible = runs.visible(block, first + m, prefix)
             value = T.Select(visible, acc[row, lanes(0)] * splat(width**-0.5), splat(LOWEST))
+            store(largest, T.max(largest[row, lanes(0)], value), row, lanes(0))
             store(scores, value, row, lanes(place * KEY_BLOCK))
 
-    with T.serial(bounds[0]) as b:
-        score(b, prefix_block + b, prefix=True)
-    with T.serial(bounds[2]) as b:
-        score(bounds[0] + b, bounds[1] + b, prefix=False)
-
+    runs.for_each_block(score)
     inverse = local((len(rows),), "float32")
     for row in range(len(rows)):
-        _exponentials(isa, scores, row, bounds[0] + bounds[2], inverse)
+        _exponentials(isa, scores, largest, row, runs.blocks, inverse)
 
     at_once = max(1, ROWS // len(rows))
     chunks = width // step
@@ -259,12 +334,7 @@ def _attend(
                     total = fma(isa, weight, value, acc[place(row, c)], step)
                     store(acc, total, *place(row, c))
 
-        prefix_start = placement[first, PREFIX_START]
-        with T.serial(placement[first, PREFIX_END] - prefix_start) as p:
-            add(prefix_start % KEY_BLOCK + p, prefix_start + p)
-        with T.serial(placement[last, SLOT] + 1 - bounds[3]) as p:
-            slot = bounds[3] + p
-            add((bounds[0] - bounds[1]) * KEY_BLOCK + slot, slot)
+        runs.for_each_slot(add)
         for row, (m, r) in enumerate(rows):
             for c in part:
                 out = lanes((h * repeat + r) * width + c * step, step)
@@ -273,17 +343,13 @@ def _attend(
 
 
 def _exponentials(
-    isa: InstructionSet, scores: Buffer, row: int, blocks: Expr, inverse: Buffer
+    isa: InstructionSet, scores: Buffer, largest: Buffer, row: int, blocks: Expr, inverse: Buffer
 ) -> None:
     """Turn one row of scores into `exp(score - largest)`, and keep one over their float64 total."""
-    largest = local((LANES,), "float32")
     top = local((1,), "float32")
     total = local((LANES,), "float64")
-    store(largest, splat(LOWEST), lanes(0))
     store(total, T.broadcast(T.float64(0), LANES), lanes(0))
-    with T.serial(blocks) as b:
-        store(largest, T.max(largest[lanes(0)], scores[row, lanes(b * KEY_BLOCK)]), lanes(0))
-    store(top, intrinsic("llvm.vector.reduce.fmax", "float32", largest[lanes(0)]), 0)
+    store(top, intrinsic("llvm.vector.reduce.fmax", "float32", largest[row, lanes(0)]), 0)
     with T.serial(blocks) as b:
         at = lanes(b * KEY_BLOCK)
         scratch = local((3, LANES), "float32")

@@ -27,6 +27,7 @@ from gemcore.packing import GROUP, TILE, Scheme
 DOTS = GROUP // 4
 """Four-way dot products in one group."""
 
+
 def qlinear(
     isa: InstructionSet, scheme: Scheme, inputs: int, outputs: int, *, residual: bool = False
 ) -> Any:
@@ -37,7 +38,7 @@ def qlinear(
         with T.parallel(tiles) as tile:
 
             def pass_over(first: Expr, count: int) -> None:
-                acc = _accumulate(isa, scheme, arguments, tile, first, count, groups)
+                acc = accumulate(isa, scheme, arguments, tile, first, count, groups)
                 for m in range(count):
                     _write(y, acc, m, first + m, tile, outputs, added)
 
@@ -164,7 +165,7 @@ def for_each_tile(isa: InstructionSet, tokens: Expr, pass_over: Any, largest: in
     cut(0)
 
 
-def _accumulate(
+def accumulate(
     isa: InstructionSet,
     scheme: Scheme,
     arguments: tuple[Buffer, ...],

@@ -31,7 +31,7 @@ extern ParallelLaunch __TVMBackendParallelLaunch;
 
 namespace {
 
-constexpr int kTasksPerThread = 4;
+constexpr int kTasksPerThread = 6;  // tiles often come in multiples of 12
 constexpr int kSpins = 2000;  // of one pause each: some 20 to 50 microseconds
 constexpr int kMostThreads = 256;
 constexpr int kMostTasks = 0xffff;
