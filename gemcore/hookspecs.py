@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gemcore.records import (
+        BenchmarkRecord,
         MetricRecord,
         ModelSourceRecord,
         QuantizerRecord,
@@ -193,6 +194,39 @@ def gem_model_sources() -> Iterable[ModelSourceRecord]:
         >>> host.add(SimpleNamespace(gem_model_sources=gem_model_sources), name="my_plugin")
         >>> host.model_sources()[0].models
         (('tiny-1m', 'a model for tests'),)
+
+    .. versionadded:: 0.1
+    """
+    return ()
+
+
+@hookspec
+def gem_benchmarks() -> Iterable[BenchmarkRecord]:
+    """Yield the benchmarks of this plugin: what `gem eval suite` can ask a model.
+
+    Implementations must not import torch or tvm; the loader's module may.
+
+    Returns:
+        An iterable of `BenchmarkRecord`. Each loader is called with the record's options as keyword
+        arguments and returns a `gemcore.protocols.BenchmarkSource`, which may have any number of
+        benchmarks.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from gemcore.hookspecs import hookimpl
+        >>> from gemcore.plugins import PluginHost
+        >>> from gemcore.records import BenchmarkRecord
+        >>> @hookimpl
+        ... def gem_benchmarks():
+        ...     yield BenchmarkRecord(
+        ...         name="my-exams",
+        ...         summary="three exams of my school",
+        ...         loader="my_plugin.exams:Exams",
+        ...     )
+        >>> host = PluginHost()
+        >>> host.add(SimpleNamespace(gem_benchmarks=gem_benchmarks), name="my_plugin")
+        >>> [record.summary for record in host.benchmarks()]
+        ['three exams of my school']
 
     .. versionadded:: 0.1
     """

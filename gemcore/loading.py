@@ -17,6 +17,7 @@ from gemcore import hookspecs
 from gemcore.errors import PluginError
 from gemcore.records import (
     HOOK_API_VERSION,
+    BenchmarkRecord,
     MetricRecord,
     ModelSourceRecord,
     PluginRecord,
@@ -35,6 +36,7 @@ HOOK_RECORDS: Mapping[str, type[PluginRecord]] = MappingProxyType(
         "gem_metrics": MetricRecord,
         "gem_targets": TargetRecord,
         "gem_model_sources": ModelSourceRecord,
+        "gem_benchmarks": BenchmarkRecord,
     }
 )
 """What each hook yields."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pluggy
 
     from gemcore.records import (
+        BenchmarkRecord,
         MetricRecord,
         ModelSourceRecord,
         PluginRecord,
@@ -57,6 +58,7 @@ PROTOCOLS: Mapping[str, type] = MappingProxyType(
         "metric": protocols.Metric,
         "target": protocols.Target,
         "model source": protocols.ModelSource,
+        "benchmarks": protocols.BenchmarkSource,
     }
 )
 """What the loader of each kind of record must return."""
@@ -202,6 +204,8 @@ class PluginHost:
     @overload
     def records(self, kind: Literal["model source"]) -> tuple[ModelSourceRecord, ...]: ...
     @overload
+    def records(self, kind: Literal["benchmarks"]) -> tuple[BenchmarkRecord, ...]: ...
+    @overload
     def records(self, kind: str) -> tuple[PluginRecord, ...]: ...
     def records(self, kind: str) -> tuple[PluginRecord, ...]:
         """All records of a kind, by name; two of one name where distributions are in conflict."""
@@ -227,11 +231,15 @@ class PluginHost:
         """All model sources."""
         return self.records("model source")
 
+    def benchmarks(self) -> tuple[BenchmarkRecord, ...]:
+        """All records of benchmarks, each of one or more."""
+        return self.records("benchmarks")
+
     def select(self, kind: str, wanted: str | Mapping[str, Any] | PluginChoice) -> Selection:
         """Find the record that the user asks for and check its options.
 
         Args:
-            kind: `router`, `quantizer`, `metric`, `target` or `model source`.
+            kind: `router`, `quantizer`, `metric`, `target`, `model source` or `benchmarks`.
             wanted: words (`scar:top_p=0.9`, `distribution/scar`), a table with a `name`, or a
                 choice.
 

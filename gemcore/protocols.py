@@ -226,3 +226,15 @@ class ModelSource(Protocol):
     def cached(self) -> Sequence[CachedModel]:
         """List the models of this source that are on this machine already."""
         ...
+
+
+class BenchmarkSource(Protocol):
+    """Benchmarks, each described by a table; data and code are elsewhere."""
+
+    def tables(self) -> Iterable[Mapping[str, Any]]:
+        """Describe each benchmark by one table, with the keys of a `[[benchmark]]` of a TOML file.
+
+        Raises:
+            GemError: when the tables cannot be read.
+        """
+        ...

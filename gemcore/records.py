@@ -212,3 +212,10 @@ class ModelSourceRecord(PluginRecord):
 
     models: tuple[tuple[str, str], ...] = ()
     order: int = 100
+
+
+@attrs.frozen(kw_only=True)
+class BenchmarkRecord(PluginRecord):
+    """Benchmarks of the suite. Its loader returns a `protocols.BenchmarkSource`."""
+
+    kind: ClassVar[str] = "benchmarks"

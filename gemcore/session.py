@@ -134,7 +134,7 @@ class Session:
         answers = [self._answer(ids, max_tokens, Sampler(settings), tuple(stop)) for ids in tokens]
         lane = min(max(map(len, tokens)) + max_tokens, self.context_length)
         lanes = min(at_once, len(answers), max(1, self.config.context_length // lane))
-        return generate_side_by_side(answers, self._aside(lanes * lane), lanes, lane)
+        return generate_side_by_side(answers, self.passes_aside(lanes * lane), lanes, lane)
 
     def encode_prompt(
         self, prompt: Prompt, *, system: str | None = None, chat: bool = True
@@ -226,7 +226,7 @@ class Session:
         for context, continuation in pairs:
             self._check_ids(context)
             self._check_ids(continuation)
-        return score_pairs(pairs, self._aside(), self.context_length)
+        return score_pairs(pairs, self.passes_aside(), self.context_length)
 
     def _pair(self, prefix: str, text: str) -> Pair:
         if not text:
@@ -280,8 +280,11 @@ class Session:
         self._cached.extend(tokens)
         return logits
 
-    def _aside(self, slots: int = 0) -> Forward:
-        """Passes in a cache of their own, which holds `slots` positions or as many as are written."""
+    def passes_aside(self, slots: int = 0) -> Forward:
+        """Passes in a cache of their own, which leave the session's text as it is.
+
+        It holds `slots` positions at first, and as many as are written.
+        """
         if self._second_cache is None:
             self._second_cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
         cache = self._second_cache

@@ -74,10 +74,10 @@ def test_records_come_in_order_from_any_iterable():
         (plugin_of(gem_routers=endless), f"yields more than {MOST_RECORDS} records"),
         (plugin_of(gem_routers=lambda surplus: []), "surplus"),
         (plugin_of(gem_rooters=[]), "unknown hook 'gem_rooters': did you mean 'gem_routers'?"),
-        (plugin_of(other=[]), "unknown hook 'other': hooks are gem_metrics, "),
+        (plugin_of(other=[]), "unknown hook 'other': hooks are gem_benchmarks, "),
         (SimpleNamespace(gem_routers=unmarked), "gem_routers lacks the mark @gemcore.hookimpl"),
         (SimpleNamespace(gem_routers=wrapping), "its gem_routers wraps other plugins' hooks"),
-        (SimpleNamespace(), "implements none of the hooks gem_metrics, gem_model_sources"),
+        (SimpleNamespace(), "implements none of the hooks gem_benchmarks, gem_metrics"),
         (SimpleNamespace(GEM_HOOK_API=2), "needs hook API 2, but this GEM has 1"),
         (SimpleNamespace(GEM_HOOK_API="1"), "its GEM_HOOK_API is '1', not a whole number"),
     ],
@@ -115,7 +115,9 @@ def point(tmp_path, monkeypatch, source):
 
 
 def test_heavy_imports_of_a_plugin_are_noticed(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "tvm_ffi", raising=False)
+    # Set first, so that leaving the test takes the plugin's away, too.
+    monkeypatch.setitem(sys.modules, "tvm_ffi", sys)
+    monkeypatch.delitem(sys.modules, "tvm_ffi")
     source = "import sys\nsys.modules['tvm_ffi'] = sys\n"
     _, heavy = import_plugin(point(tmp_path, monkeypatch, source))
     assert heavy == {"tvm_ffi"}

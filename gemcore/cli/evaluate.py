@@ -10,6 +10,7 @@ import attrs
 import click
 
 from gemcore.cli.build_options import open_for_command, open_options, read_recipe
+from gemcore.cli.main import PluginGroup
 from gemcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from gemcore.session import Session
 
 
-@click.group("eval")
+@click.group("eval", cls=PluginGroup)
 def evaluate() -> None:
     """Measure the quality of a model."""
 

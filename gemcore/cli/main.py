@@ -34,23 +34,23 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of SIGINT, as shells count."""
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command when it is used: GEM's own, or one of the group `gem.commands`."""
+class PluginGroup(click.Group):
+    """A group with room for the commands of plugins, which are imported when they are used.
+
+    An entry `eval.suite` of the group `gem.commands` is the command `suite` of `gem eval`.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name GEM's own commands in their order, then those of plugins."""
-        return [*CORE_COMMANDS, *sorted(set(plugin_commands(ctx)) - set(CORE_COMMANDS))]
+        own = self.own_commands(ctx)
+        return [*own, *sorted(set(plugin_commands(ctx)) - set(own))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command that was asked for."""
-        if cmd_name in CORE_COMMANDS:
-            from importlib import import_module
-
-            module, _, attribute = CORE_COMMANDS[cmd_name][0].partition(":")
-            command: click.Command = getattr(import_module(module), attribute)
-            return command
+        if cmd_name in self.own_commands(ctx):
+            return self.own_command(ctx, cmd_name)
         entries = plugin_commands(ctx).get(cmd_name)
-        return _load_command(cmd_name, entries) if entries else None
+        return _load_command(entries) if entries else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -64,10 +64,11 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List commands from the table and from metadata, so that `--help` imports none of them."""
+        """List commands; those of plugins from metadata, so that `--help` imports none of them."""
+        own = self.own_commands(ctx)
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in CORE_COMMANDS.items()])
-        extra = {n: e for n, e in plugin_commands(ctx).items() if n not in CORE_COMMANDS}
+            formatter.write_dl(list(own.items()))
+        extra = {n: e for n, e in plugin_commands(ctx).items() if n not in own}
         if extra:
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(
@@ -77,26 +78,68 @@ class LazyGroup(click.Group):
                     ]
                 )
 
+    def own_commands(self, ctx: click.Context) -> dict[str, str]:
+        """GEM's own commands in this group, each with its line in the help."""
+        return {name: command.get_short_help_str(80) for name, command in self.commands.items()}
+
+    def own_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """One of GEM's own commands in this group."""
+        return super().get_command(ctx, name)
+
+
+class LazyGroup(PluginGroup):
+    """The group of all commands: imports GEM's own, too, only when they are used."""
+
+    def own_commands(self, ctx: click.Context) -> dict[str, str]:
+        """GEM's own commands, from the table."""
+        return {name: summary for name, (_, summary) in CORE_COMMANDS.items()}
+
+    def own_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import one of GEM's own commands."""
+        from importlib import import_module
+
+        module, _, attribute = CORE_COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
 
 def plugin_commands(context: click.Context) -> dict[str, list[Entry]]:
-    """Commands of installed plugins that the settings allow, by name, without importing any."""
-    from gemcore.discovery import COMMAND_GROUP, HostSettings, find_entries
+    """Commands of installed plugins in the group of this context, by name; none is imported.
 
-    found: dict[str, list[Entry]] | None = context.meta.get("gem.commands")
-    if found is None:
-        no_plugins = bool(context.find_root().params.get("no_plugins"))
-        settings = HostSettings.from_environment(no_plugins=no_plugins)
-        found = context.meta["gem.commands"] = {}
-        for entry in find_entries():
-            if entry.group == COMMAND_GROUP and settings.refusal(entry) is None:
-                found.setdefault(entry.name, []).append(entry)
+    Only those that the settings allow. A name with a dot belongs to the group before the dot.
+    """
+    group = context.info_name if context.parent is not None else None
+    found: dict[str, list[Entry]] = {}
+    for entry in _command_entries(context):
+        head, dot, rest = entry.name.partition(".")
+        nested = bool(dot) and head in CORE_COMMANDS
+        if nested and head == group:
+            found.setdefault(rest, []).append(entry)
+        elif not nested and group is None:
+            found.setdefault(entry.name, []).append(entry)
     return found
 
 
-def _load_command(name: str, entries: list[Entry]) -> click.Command:
+def _command_entries(context: click.Context) -> list[Entry]:
+    from gemcore.discovery import COMMAND_GROUP, HostSettings, find_entries
+
+    found: list[Entry] | None = context.meta.get("gem.commands")
+    if found is None:
+        no_plugins = bool(context.find_root().params.get("no_plugins"))
+        settings = HostSettings.from_environment(no_plugins=no_plugins)
+        found = context.meta["gem.commands"] = [
+            entry
+            for entry in find_entries()
+            if entry.group == COMMAND_GROUP and settings.refusal(entry) is None
+        ]
+    return found
+
+
+def _load_command(entries: list[Entry]) -> click.Command:
     from gemcore.errors import PluginError, UsageError
     from gemcore.loading import import_plugin
 
+    name = entries[0].name.replace(".", " ")
     if len(entries) > 1:
         origins = " and by ".join(entry.origin for entry in entries)
         raise UsageError(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gemcore.cli.main import PluginGroup
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _LINES_EVERY_SECONDS = 10.0
 
 
-@click.group()
+@click.group(cls=PluginGroup)
 def models() -> None:
     """Fetch models, and list those that are known or here."""
 

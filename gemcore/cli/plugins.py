@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from gemcore.cli.main import PluginGroup
 from gemcore.discovery import HostSettings, normalize
 from gemcore.errors import PluginError, UsageError, unknown_name
 from gemcore.plugins import PROTOCOLS, PluginStatus, get_host
@@ -22,7 +23,7 @@ COLUMNS = ("name", "kind", "distribution", "version", "status", "load ms", "reas
 KINDS = tuple(kind.replace(" ", "-") for kind in PROTOCOLS)
 
 
-@click.group()
+@click.group(cls=PluginGroup)
 def plugins() -> None:
     """List plugins, and describe what they offer."""
 
@@ -30,7 +31,7 @@ def plugins() -> None:
 @plugins.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; load_ms is in milliseconds.")
 def list_plugins(*, as_json: bool) -> None:
-    """List routers, quantizers, metrics, targets, model sources and commands.
+    """List routers, quantizers, metrics, targets, model sources, benchmarks and commands.
 
     Every plugin that is disabled or could not be loaded has a row with the reason.
     """
@@ -51,7 +52,7 @@ def list_plugins(*, as_json: bool) -> None:
     "--kind", type=click.Choice(KINDS), help="Only this kind, where several share a name."
 )
 def show(name: str, kind: str | None) -> None:
-    """Describe NAME: a router, quantizer, metric, target, model source, plugin or distribution.
+    """Describe NAME: a router, quantizer, metric, target, model source, plugin and so on.
 
     DISTRIBUTION/NAME says which one is meant where two distributions use the same name.
     """

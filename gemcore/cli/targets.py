@@ -6,8 +6,10 @@ import json
 
 import click
 
+from gemcore.cli.main import PluginGroup
 
-@click.group(invoke_without_command=True)
+
+@click.group(cls=PluginGroup, invoke_without_command=True)
 @click.pass_context
 def targets(context: click.Context) -> None:
     """List the hardware targets."""

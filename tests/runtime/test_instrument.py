@@ -42,7 +42,8 @@ def test_every_layer_is_in_the_log(executor, tiny_session):
     names = [call.name for call in kernels]
     layers = tiny_session.config.layers
     assert names.count("attention") == names.count("rope_append") == layers
-    assert sum(name.startswith("qlinear") for name in names) == 4 * layers + 1
+    assert sum(name.startswith("qlinear") for name in names) == 3 * layers + 1
+    assert sum(name.startswith("gate_up_quantize") for name in names) == layers
     own = [call.name for call in logged.log.calls() if call.traffic is None]
     assert own
     assert all(name.startswith(BUILTIN) for name in own)
