@@ -23,7 +23,7 @@ test test-all: export OMP_NUM_THREADS = 1
 PEERS       := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-SOURCES := gemcore plugins hwtargets tests
+SOURCES := gemcore plugins hwtargets tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all check bench bench-peers clean compiler

@@ -362,7 +362,7 @@ def test_documents_show_only_recipes_that_can_be_read(tmp_path: Path) -> None:
 def test_makefile_describes_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     described = set(re.findall(r"^([a-z-]+):.*## ", text, flags=re.M))
-    wanted = {"help", "setup", "run", "test", "test-all", "check", "bench", "clean"}
+    wanted = {"help", "setup", "run", "test", "test-all", "check", "bench", "bench-peers", "clean"}
     assert wanted <= described
     assert "make check test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
