@@ -90,20 +90,32 @@ class Bundle:
 
     def text_data(self) -> TextData:
         """The tokenizer and the chat template."""
-        template = self.folder / TEMPLATE
-        values = dict(self.manifest.text)
-        values["stop_token_ids"] = tuple(values["stop_token_ids"])
         return TextData(
             tokenizer_json=self._tokenizer_json(),
-            chat_template=template.read_text(encoding="utf-8") if template.exists() else None,
-            **values,
+            chat_template=self._template_source(),
+            **self._text_values(),
         )
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer; its text is not kept, but read again where it is needed again."""
+        """The tokenizer; its file is read when a text is to be encoded."""
         from gemcore.text.tokenizer import Tokenizer
 
-        return Tokenizer.from_text_data(self.text_data(), source=self._tokenizer_json)
+        return Tokenizer(source=self._tokenizer_json, **self._text_values())
+
+    def chat_template(self) -> ChatTemplate:
+        """The chat template, without source where the model has none."""
+        from gemcore.text.chat import ChatTemplate
+
+        values = self._text_values()
+        return ChatTemplate(
+            source=self._template_source(),
+            bos_token=values["bos_token"],
+            eos_token=values["eos_token"],
+        )
+
+    def _text_values(self) -> dict[str, Any]:
+        values = dict(self.manifest.text)
+        return values | {"stop_token_ids": tuple(values["stop_token_ids"])}
 
     def _tokenizer_json(self) -> str:
         path = self.folder / TOKENIZER
@@ -112,11 +124,9 @@ class Bundle:
         except OSError as error:
             raise BundleError(f"cannot read {path}: {error.strerror}") from error
 
-    def chat_template(self) -> ChatTemplate:
-        """The chat template, without source where the model has none."""
-        from gemcore.text.chat import ChatTemplate
-
-        return ChatTemplate.from_text_data(self.text_data())
+    def _template_source(self) -> str | None:
+        path = self.folder / TEMPLATE
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def current_versions() -> dict[str, str]:

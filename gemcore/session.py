@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -35,8 +36,16 @@ PREFILL_CHUNK = 128
 MOST_DRAFTED = 64
 """The most tokens that prompt lookup guesses at a time."""
 
-Prompt = str | Sequence[Mapping[str, str]]
-"""A text, or the messages of a chat."""
+
+@attrs.frozen
+class EncodedPrompt:
+    """A prompt as the token ids that `Session.encode_prompt` gave for it; nothing is put around it."""
+
+    tokens: tuple[int, ...]
+
+
+Prompt = str | Sequence[Mapping[str, str]] | EncodedPrompt
+"""A text, the messages of a chat, or either one as tokens."""
 
 
 class Session:
@@ -140,6 +149,8 @@ class Session:
         self, prompt: Prompt, *, system: str | None = None, chat: bool = True
     ) -> list[int]:
         """Tokens of a prompt as `stream` gives them to the model."""
+        if isinstance(prompt, EncodedPrompt):
+            return self._fitting(list(prompt.tokens))
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise UsageError("the prompt is empty: write something to answer")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gemcore.errors import UsageError
+from gemcore.session import EncodedPrompt
 from gemcore.text.sampling import SamplingSettings
 from tests.conftest import open_tiny
 
@@ -30,6 +31,20 @@ def test_stream_joins_to_the_answer(tiny_session):
     assert stream.result is not None
     assert "".join(pieces) == stream.result.text
     assert stream.result == tiny_session_result(tiny_session, stream.result)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_an_encoded_prompt_gives_the_answer_of_its_text(tiny_session, chat):
+    tokens = tuple(tiny_session.encode_prompt(PROMPT, chat=chat))
+    encoded = tiny_session.generate(EncodedPrompt(tokens), max_tokens=8)
+    plain = tiny_session.generate(PROMPT, max_tokens=8, chat=chat)
+    assert (encoded.token_ids, encoded.prompt_tokens) == (plain.token_ids, len(tokens))
+
+
+@pytest.mark.parametrize("count", [0, 100_000])
+def test_an_encoded_prompt_must_fit_too(tiny_session, count):
+    with pytest.raises(UsageError, match=r"^the prompt (is empty|has 100000 tokens)"):
+        tiny_session.generate(EncodedPrompt((1,) * count))
 
 
 def tiny_session_result(session, result):

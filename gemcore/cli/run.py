@@ -19,7 +19,7 @@ from gemcore.cli.display import note, read_text_argument
 
 if TYPE_CHECKING:
     from gemcore.generation import Generation
-    from gemcore.session import Session
+    from gemcore.session import EncodedPrompt, Session
 
 
 @click.command()
@@ -51,7 +51,7 @@ def run(
     text = read_text_argument(prompt)
     session = open_for_command(recipe, bundle, strict=strict)
     stream = session.stream(
-        text,
+        _encoded(session, text, system=recipe.run.system, chat=recipe.run.chat),
         max_tokens=recipe.run.max_tokens,
         sampling=sampling,
         stop=stop,
@@ -59,7 +59,7 @@ def run(
         chat=recipe.run.chat,
         prompt_lookup=recipe.run.prompt_lookup,
     )
-    _release_start_up(session)
+    _release_start_up()
     for piece in stream:
         if not as_json:
             click.echo(piece, nl=False)
@@ -71,17 +71,44 @@ def run(
     note(report_line(session, stream.result))
 
 
-def _release_start_up(session: Session) -> None:
-    """Give back what is not needed once the prompt is encoded, before the weights come into memory."""
+def _encoded(session: Session, text: str, *, system: str | None, chat: bool) -> EncodedPrompt:
+    """The prompt as tokens, made in a process of its own: this one needs neither tokenizer nor Jinja.
+
+    Where that fails it is done here, and an error that the prompt has comes to light.
+    """
+    from gemcore.runtime.child import in_child
+    from gemcore.session import EncodedPrompt
+    from gemcore.text.decoding import DecodingData
+
+    def encode() -> bytes:
+        tokens = session.encode_prompt(text, system=system, chat=chat)
+        decoding = session.tokenizer.decoding_data()
+        return json.dumps(tokens).encode() + b"\n" + decoding.to_bytes()
+
+    result = in_child(encode)
+    if result is None:
+        result = encode()
+        session.tokenizer.release()
+    tokens, _, decoding = result.partition(b"\n")
+    session.tokenizer.use_decoding_data(DecodingData.from_bytes(decoding))
+    return EncodedPrompt(tuple(json.loads(tokens)))
+
+
+def _release_start_up() -> None:
+    """Give back what only starting needed, before the weights come into memory."""
     import gc
 
-    from gemcore.runtime.memory import return_code_pages, return_free_memory
+    from gemcore.runtime.memory import (
+        keep_large_blocks_apart,
+        return_code_pages,
+        return_free_memory,
+    )
 
-    session.tokenizer.release()
-    # What templates and plugins were made with refers to itself, and would wait for the collector.
+    # What plugins and templates were made with refers to itself, and would wait for the collector.
     gc.collect()
     return_free_memory()
     return_code_pages()
+    keep_large_blocks_apart()
 
 
 def run_report(session: Session, result: Generation) -> dict[str, Any]:

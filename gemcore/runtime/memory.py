@@ -7,6 +7,9 @@ import mmap
 from contextlib import suppress
 from pathlib import Path
 
+_MMAP_THRESHOLD = -3
+"""What `mallopt` knows M_MMAP_THRESHOLD by (glibc's malloc.h)."""
+
 
 def peak_memory_bytes() -> int:
     """The most physical memory that this process has used so far, mapped files included.
@@ -34,6 +37,17 @@ def return_free_memory() -> None:
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_large_blocks_apart() -> None:
+    """Have the C library map blocks of 1 MiB and more one by one, so that each goes when it is freed.
+
+    glibc does so at first, but puts ever larger blocks among the small ones once it saw such a block
+    freed. Small blocks then settle in between, and what a pass needs for a moment stays for good, a
+    few megabytes more or less each time. With another C library nothing happens.
+    """
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**20)
 
 
 def return_code_pages() -> None:

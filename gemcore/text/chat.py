@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import attrs
-from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from gemcore.errors import FormatError, UsageError, unknown_name
-from gemcore.text.sandbox import TemplateEnvironment
 
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import TextData
@@ -114,6 +112,10 @@ class ChatTemplate:
             "tools": None,
             "documents": None,
         }
+        from jinja2.exceptions import TemplateError, TemplateSyntaxError
+
+        from gemcore.text.sandbox import TemplateEnvironment
+
         tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
         variables.update({name: text for name, text in tokens.items() if text is not None})
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import json
 import re
 from array import array
 from itertools import accumulate, islice
@@ -120,12 +121,65 @@ class Pieces:
             text += b"".join(part)
         return cls(bytes(text), ends)
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Pieces:
+        """What `to_bytes` gave in a process on the same machine."""
+        size = int.from_bytes(data[:8], "little")
+        return cls(data[8 : 8 + size], array("I", data[8 + size :]))
+
+    def to_bytes(self) -> bytes:
+        """The length of all texts, the texts, and where each one ends."""
+        return len(self._text).to_bytes(8, "little") + self._text + self._ends.tobytes()
+
     def __getitem__(self, token_id: int) -> str:
         """The text of a token; empty for an id that there is none of."""
         if not 0 <= token_id < len(self._ends):
             return ""
         start = self._ends[token_id - 1] if token_id else 0
         return self._text[start : self._ends[token_id]].decode()
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class DecodingData:
+    """What must be known of a tokenizer to turn its tokens into text.
+
+    Attributes:
+        added: tokens beside the vocabulary: text, and whether it is a control token.
+        spelling: how tokens become bytes; None where the decoder is of a kind that is not known.
+        decoder_kind: the decoder's own name.
+        pieces: texts of the vocabulary; without them the tokenizer itself must be asked.
+    """
+
+    added: Mapping[int, tuple[str, bool]]
+    spelling: Spelling | None
+    decoder_kind: str
+    pieces: Pieces | None = None
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> DecodingData:
+        """What `to_bytes` gave in a process on the same machine."""
+        head, _, pieces = data.partition(b"\n")
+        values = json.loads(head)
+        spelling = values["spelling"]
+        if spelling is not None:
+            pairs = tuple((old, new) for old, new in spelling.pop("replacements"))
+            spelling = Spelling(replacements=pairs, **spelling)
+        return cls(
+            added={token_id: (text, control) for token_id, text, control in values["added"]},
+            spelling=spelling,
+            decoder_kind=values["decoder_kind"],
+            pieces=Pieces.from_bytes(pieces) if values["has_pieces"] else None,
+        )
+
+    def to_bytes(self) -> bytes:
+        """A line of JSON, and the pieces."""
+        head = {
+            "added": [[token_id, *token] for token_id, token in self.added.items()],
+            "spelling": self.spelling and attrs.asdict(self.spelling),
+            "decoder_kind": self.decoder_kind,
+            "has_pieces": self.pieces is not None,
+        }
+        return json.dumps(head).encode() + b"\n" + (self.pieces.to_bytes() if self.pieces else b"")
 
 
 @attrs.define(eq=False)

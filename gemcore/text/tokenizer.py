@@ -9,41 +9,53 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import attrs
-from tokenizers import Tokenizer as Backend
 
 from gemcore.errors import FormatError, UsageError
 from gemcore.runtime.memory import return_free_memory
-from gemcore.text.decoding import IncrementalDecoder, Pieces, Spelling, read_spelling
+from gemcore.text.decoding import DecodingData, IncrementalDecoder, Pieces, Spelling, read_spelling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
+
+    from tokenizers import Tokenizer as Backend
 
     from gemcore.models.checkpoint import TextData
 
 
 def _load(tokenizer_json: str) -> Backend:
-    results: list[Backend | BaseException] = []
+    from tokenizers import Tokenizer as Backend
 
-    def parse() -> None:
-        try:
-            results.append(Backend.from_str(tokenizer_json))
-        except BaseException as error:  # a panic of Rust code is no Exception
-            results.append(error)
-
-    # glibc gives a new thread a place of its own for what it allocates. So nothing else comes to lie
-    # between the parts of the tokenizer, and all their memory can be given back when it is released.
-    thread = threading.Thread(target=parse)
-    thread.start()
-    thread.join()
+    try:
+        backend = Backend.from_str(tokenizer_json)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of Rust code is no Exception
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        raise FormatError(f"the tokenizer file is not valid: {reason}") from error
+    # Most of what parsing took is free again.
     return_free_memory()
-    backend = results[0]
-    if isinstance(backend, BaseException):
-        reason = str(backend).strip().splitlines()[0] if str(backend).strip() else "no reason given"
-        raise FormatError(f"the tokenizer file is not valid: {reason}") from backend
     # A file may ask for cut or padded texts, which suits training only.
     backend.no_truncation()
     backend.no_padding()
     return backend
+
+
+def _read_decoding(backend: Backend) -> DecodingData:
+    decoder = backend.decoder
+    added = backend.get_added_tokens_decoder().items()
+    return DecodingData(
+        added={token_id: (token.content, token.special) for token_id, token in added},
+        spelling=None if decoder is None else read_spelling(json.loads(decoder.__getstate__())),
+        decoder_kind=type(decoder).__name__,
+    )
+
+
+def _pack(backend: Backend) -> Pieces | None:
+    """The texts of all tokens; None where the vocabulary leaves ids out."""
+    ids = range(backend.get_vocab_size(with_added_tokens=True))
+    with suppress(TypeError):  # an id that is left out has no text
+        return Pieces.pack(cast("Iterable[str]", map(backend.id_to_token, ids)))
+    return None
 
 
 @attrs.define(eq=False, kw_only=True, on_setattr=attrs.setters.frozen)
@@ -56,11 +68,12 @@ class Tokenizer:
         bos_token, eos_token: text of the special tokens, or None.
         add_bos: `encode_prompt` puts `bos_token` first.
         stop_token_ids: ids that end a generation.
-        source: gives the text of the `tokenizer.json` again, once `release` was called.
+        source: gives the text of the `tokenizer.json`, which is read when it is first needed, and
+            again after `release`.
     """
 
     _backend: Backend | None = attrs.field(
-        repr=False, alias="backend", on_setattr=attrs.setters.NO_OP
+        default=None, repr=False, alias="backend", on_setattr=attrs.setters.NO_OP
     )
     source: Callable[[], str] | None = attrs.field(default=None, repr=False)
     bos_token: str | None = None
@@ -68,26 +81,9 @@ class Tokenizer:
     add_bos: bool = False
     stop_token_ids: tuple[int, ...] = ()
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock, repr=False)
-    _added: Mapping[int, tuple[str, bool]] = attrs.field(init=False, repr=False)
-    _spelling: Spelling | None = attrs.field(init=False, repr=False)
-    _decoder_kind: str = attrs.field(init=False, repr=False)
-    _pieces: Pieces | None = attrs.field(
+    _decoding: DecodingData | None = attrs.field(
         default=None, init=False, repr=False, on_setattr=attrs.setters.NO_OP
     )
-
-    @_added.default
-    def _read_added(self) -> dict[int, tuple[str, bool]]:
-        added = self._loaded().get_added_tokens_decoder()
-        return {token_id: (token.content, token.special) for token_id, token in added.items()}
-
-    @_decoder_kind.default
-    def _read_decoder_kind(self) -> str:
-        return type(self._loaded().decoder).__name__
-
-    @_spelling.default
-    def _read_spelling(self) -> Spelling | None:
-        decoder = self._loaded().decoder
-        return None if decoder is None else read_spelling(json.loads(decoder.__getstate__()))
 
     @classmethod
     def from_text_data(
@@ -121,12 +117,27 @@ class Tokenizer:
             if self._backend is None or self.source is None:
                 return
             # First the table, then away with what it is made from: others may be decoding.
-            ids = range(self._backend.get_vocab_size(with_added_tokens=True))
-            texts = cast("Iterable[str]", map(self._backend.id_to_token, ids))
-            with suppress(TypeError):  # an id that is left out has no text
-                self._pieces = self._pieces or Pieces.pack(texts)
+            if self.decoding_data().pieces is not None:
                 self._backend = None
         return_free_memory()
+
+    def decoding_data(self) -> DecodingData:
+        """All that decoding needs, with the texts of the vocabulary unless that leaves ids out."""
+        decoding = self._known()
+        if decoding.pieces is None:
+            decoding = attrs.evolve(decoding, pieces=_pack(self._loaded()))
+            self._decoding = decoding
+        return decoding
+
+    def use_decoding_data(self, decoding: DecodingData) -> None:
+        """Take what the same tokenizer gave in another process, so that nothing is loaded to decode."""
+        self._decoding = decoding
+
+    def _known(self) -> DecodingData:
+        decoding = self._decoding
+        if decoding is None:
+            decoding = self._decoding = _read_decoding(self._loaded())
+        return decoding
 
     def _loaded(self) -> Backend:
         backend = self._backend
@@ -143,7 +154,9 @@ class Tokenizer:
     @property
     def control_tokens(self) -> tuple[str, ...]:
         """Text of every control token, such as `<|im_start|>`, in order of id."""
-        return tuple(content for _, (content, special) in sorted(self._added.items()) if special)
+        return tuple(
+            content for _, (content, special) in sorted(self._known().added.items()) if special
+        )
 
     def token_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary writes it, or None."""
@@ -194,20 +207,22 @@ class Tokenizer:
         return IncrementalDecoder(bytes_of, spelling.leading_spaces)
 
     def _known_spelling(self) -> Spelling:
-        if self._spelling is None:
+        decoding = self._known()
+        if decoding.spelling is None:
             raise FormatError(
-                f"the tokenizer's decoder {self._decoder_kind} cannot be used to generate text; "
+                f"the tokenizer's decoder {decoding.decoder_kind} cannot be used to generate text; "
                 "supported: ByteLevel, Metaspace, and sequences of Replace, ByteFallback, Fuse "
                 "and Strip"
             )
-        return self._spelling
+        return decoding.spelling
 
     def _bytes_of(self, spelling: Spelling, special: bool, token_id: int) -> bytes:
-        added = self._added.get(token_id)
+        decoding = self._known()
+        added = decoding.added.get(token_id)
         if added is not None:
             content, is_control = added
             return content.encode() if special or not is_control else b""
-        pieces = self._pieces
+        pieces = decoding.pieces
         token = pieces[token_id] if pieces else self._loaded().id_to_token(token_id)
         # Embeddings are often padded beyond the vocabulary; those rows have no text.
         return spelling.to_bytes(token) if token else b""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gem_suite.engines import ENGINES
+from gem_suite.runner_engine import CLUSTERS
 from gemcore.cli.build_options import open_for_command, open_options, read_recipe
 from gemcore.errors import GemError, UsageError
-
-if TYPE_CHECKING:
-    from gem_suite.runner import Work
-    from gem_suite.runner_model import ModelDescription
-    from gem_suite.runner_tasks import SuiteSettings
-    from gemcore.recipe import Recipe
-    from gemcore.session import Session
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -74,6 +67,11 @@ class _Names(click.ParamType[tuple[str, ...]]):
     show_default=True,
     help="Processes that share the work, and the cores.",
 )
+@click.option(
+    "--cluster",
+    type=click.Choice(CLUSTERS),
+    help="Have Ray spread the work: over the cluster at RAY_ADDRESS, or over this machine.",
+)
 @click.option("--restart", is_flag=True, help="Forget what an interrupted run has left.")
 @click.option("-o", "--output", type=_FILE, required=True, help="The result file (JSON).")
 def suite(
@@ -93,6 +91,7 @@ def suite(
     no_calibration: bool,
     engine: str,
     workers: int,
+    cluster: str | None,
     restart: bool,
     output: Path,
     **given: Any,
@@ -105,6 +104,7 @@ def suite(
     from gem_suite.cli_table import result_lines
     from gem_suite.folders import data_folder
     from gem_suite.runner import SuiteRun, run_suite
+    from gem_suite.runner_engine import Workforce, compiled_work, float32_work
     from gem_suite.runner_tasks import SuiteSettings, suite_plans
 
     if hub and data is not None:
@@ -130,63 +130,19 @@ def suite(
         session = open_for_command(recipe, bundle, strict=strict)
     elif bundle is not None:
         raise UsageError("--engine float32 needs the model itself: give --model, not --bundle")
-    model, work = _engine(recipe, session, settings, workers)
+    workforce = Workforce(workers=workers, threads=recipe.run.threads, cluster=cluster)
+    if session is None:
+        model, work = float32_work(recipe, settings, workforce)
+    else:
+        model, work = compiled_work(
+            session, settings, workforce, context_length=recipe.run.context_length
+        )
     run = SuiteRun(settings=settings, model=model, output=output, restart=restart)
     with RunDisplay() as display:
         results = run_suite(run, work, display)
     for line in result_lines(results):
         click.echo(line)
     _report_errors(results, output)
-
-
-def _engine(
-    recipe: Recipe, session: Session | None, settings: SuiteSettings, workers: int
-) -> tuple[ModelDescription, Work]:
-    """What is measured, and the function that does pieces of work."""
-    from gem_suite.engines import CompiledEngine, EngineChoice
-    from gem_suite.runner import work_here
-    from gem_suite.runner_model import describe_bundle, describe_checkpoint
-
-    threads, context_length = recipe.run.threads, recipe.run.context_length
-    if session is not None:
-        model = describe_bundle(session.bundle, session.context_length)
-        choice = EngineChoice(
-            name="compiled",
-            bundle=session.bundle.folder,
-            context_length=context_length,
-            no_plugins=settings.no_plugins,
-        )
-        if workers == 1:
-            return model, work_here(CompiledEngine(session), settings)
-    else:
-        from gemcore.models.sources import load_checkpoint
-        from gemcore.plugins import get_host
-
-        checkpoint = load_checkpoint(recipe.model, get_host())
-        model = describe_checkpoint(checkpoint, context_length)
-        choice = EngineChoice(
-            name="float32",
-            model=recipe.model,
-            context_length=context_length,
-            no_plugins=settings.no_plugins,
-        )
-        if workers == 1:
-            from gem_suite.engines_eager import EagerEngine
-
-            eager = EagerEngine(checkpoint, threads=threads, context_length=context_length)
-            return model, work_here(eager, settings)
-    from gem_suite.runner_pool import WorkerSetup, work_in_processes
-
-    cores = threads or _usable_cores()
-    setup = WorkerSetup(choice=choice, settings=settings, threads=max(1, cores // workers))
-    return model, lambda pieces, tasks: work_in_processes(pieces, setup, workers)
-
-
-def _usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _report_errors(results: dict[str, Any], output: Path) -> None:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from gemcore.bundle import WEIGHTS
+from gemcore.models.layout import weight_units
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +31,8 @@ class ModelDescription:
             no bundle.
         context_length: the most tokens that are read together.
         has_template: whether the model has a chat template.
+        weights_bytes: size of the packed weights; None where nothing is packed.
+        bits_per_weight: of the linear weights, on average.
     """
 
     name: str
@@ -37,6 +42,8 @@ class ModelDescription:
     bundle: str | None
     context_length: int
     has_template: bool
+    weights_bytes: int | None = None
+    bits_per_weight: float | None = None
 
 
 def describe_bundle(bundle: Bundle, context_length: int) -> ModelDescription:
@@ -44,6 +51,7 @@ def describe_bundle(bundle: Bundle, context_length: int) -> ModelDescription:
     manifest = bundle.manifest
     content = json.dumps(manifest.to_json(), sort_keys=True, default=dict)
     identity = hashlib.sha256(content.encode()).hexdigest()
+    parameters = sum(unit.parameters for unit in weight_units(manifest.config))
     return ModelDescription(
         name=manifest.model["name"],
         engine="compiled",
@@ -57,6 +65,8 @@ def describe_bundle(bundle: Bundle, context_length: int) -> ModelDescription:
         bundle=identity,
         context_length=context_length,
         has_template=bundle.chat_template().source is not None,
+        weights_bytes=manifest.files[WEIGHTS]["size"],
+        bits_per_weight=8 * manifest.quantization["bytes_after"] / parameters,
     )
 
 

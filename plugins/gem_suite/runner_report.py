@@ -59,6 +59,8 @@ def suite_results(
             "recipe": dict(model.recipe),
             "bundle": model.bundle,
             "engine": model.engine,
+            "weights_bytes": model.weights_bytes,
+            "bits_per_weight": model.bits_per_weight,
         },
         "git_hash": git_hash(),
         "date": int(time.time()),

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads what Linu
 
 START = """
 from pathlib import Path
-from gemcore.runtime.memory import peak_memory_bytes, return_code_pages, return_free_memory
+from gemcore.runtime.memory import (
+    keep_large_blocks_apart, peak_memory_bytes, return_code_pages, return_free_memory
+)
 def resident(name="VmRSS:"):
     text = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(name))
@@ -57,6 +59,26 @@ print(resident())
     )
     assert full - given_back > 40_000
     assert kept >= given_back
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc mixes blocks by size")
+@pytest.mark.parametrize("apart", [True, False])
+def test_large_blocks_go_when_they_are_freed_only_if_they_lie_apart(apart):
+    full, left = numbers(
+        f"""
+if {apart}:
+    keep_large_blocks_apart()
+# After this one, glibc no longer thinks that 2 MB are much.
+block = b"1" * 30_000_000
+del block
+blocks = [b"1" * 2_000_000 for _ in range(20)]
+pin = b"1" * 1000
+print(resident())
+del blocks
+print(resident())
+"""
+    )
+    assert (full - left > 35_000) == apart
 
 
 def test_code_that_does_not_run_takes_no_memory_and_all_still_works():

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from gemcore.errors import FormatError, UsageError
 from gemcore.models.checkpoint import TextData
-from gemcore.text.decoding import byte_alphabet
+from gemcore.text.decoding import DecodingData, byte_alphabet
 from gemcore.text.tokenizer import Tokenizer
 
 
@@ -213,6 +213,59 @@ def test_released_tokenizers_load_again_to_encode(backend: Backend) -> None:
     tokenizer.release()
     assert tokenizer.token_id("a") == backend.token_to_id("a")
     assert tokenizer.vocabulary_size == backend.get_vocab_size(with_added_tokens=True)
+
+
+def test_nothing_is_loaded_before_it_is_needed() -> None:
+    source = Source(byte_level_backend())
+    tokenizer = Tokenizer(source=source, bos_token="<|a|>", add_bos=True)
+    assert source.times == 0
+    assert tokenizer.encode_prompt("ab") == [256, *OURS.encode("ab", special=False)]
+    assert tokenizer.decode([256, 0]) == OURS.decode([256, 0])
+    assert source.times == 1
+
+
+@BACKENDS
+@pytest.mark.parametrize("special", [False, True])
+def test_decoding_data_of_another_process_is_enough_to_decode(
+    backend: Backend, special: bool
+) -> None:
+    there, _ = releasable(backend)
+    source = Source(backend)
+    here = Tokenizer(source=source)
+    here.use_decoding_data(DecodingData.from_bytes(there.decoding_data().to_bytes()))
+    ids = [10**6, *range(there.vocabulary_size + 2)]
+    for some in ([token_id] for token_id in ids):
+        assert here.decode(some, special=special) == there.decode(some, special=special)
+    assert here.decode(ids, special=special) == there.decode(ids, special=special)
+    assert here.control_tokens == there.control_tokens
+    assert source.times == 0
+    assert here.encode("a b", special=False) == there.encode("a b", special=False)
+    assert source.times == 1
+
+
+@pytest.mark.parametrize("decoder", [decoders.WordPiece(), None])
+def test_decoding_data_keeps_what_is_wrong_with_a_decoder(decoder: Any) -> None:
+    backend = byte_level_backend()
+    backend.decoder = decoder
+    there = Tokenizer(backend=backend)
+    here = Tokenizer(source=backend.to_str)
+    here.use_decoding_data(DecodingData.from_bytes(there.decoding_data().to_bytes()))
+    with pytest.raises(FormatError) as wanted:
+        there.decode([0])
+    with pytest.raises(FormatError) as found:
+        here.decode([0])
+    assert str(found.value) == str(wanted.value)
+
+
+def test_decoding_data_of_a_vocabulary_that_leaves_ids_out_has_no_pieces() -> None:
+    backend = Backend(models.BPE({"a": 0, "b": 7}, []))
+    backend.decoder = decoders.ByteLevel()
+    there, _ = releasable(backend)
+    source = Source(backend)
+    here = Tokenizer(source=source)
+    here.use_decoding_data(DecodingData.from_bytes(there.decoding_data().to_bytes()))
+    assert here.decode([7, 0, 3]) == "ba"
+    assert source.times == 1
 
 
 def test_a_tokenizer_without_a_source_keeps_what_it_has() -> None:
