@@ -102,10 +102,12 @@ class NativeExecutor:
             for place, values in zip(self._one, (tokens, placement, rows), strict=True):
                 place[...] = values
             return as_array(self._one_token(cache, bound)).copy()
-        call = [tokens, placement, rows] if prior is None else [tokens, placement, rows, prior]
+        # TVM does not take every empty array: the first row then stands in, and is left out again.
+        wanted = rows if len(rows) else np.zeros(1, np.int32)
+        call = [tokens, placement, wanted] if prior is None else [tokens, placement, wanted, prior]
         arguments = [as_tensor(aligned(array)) for array in call]
         function = self._decode if len(tokens) == 1 else self._prefill
-        return as_array(function(*arguments, bound))
+        return as_array(function(*arguments, bound))[: len(rows)]
 
     def _one_token(self, cache: KVCache, bound: Object) -> Tensor:
         def run() -> Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from gem_models import hub
 from gem_models.hub import HubName, HubSource, parse_name
 from gemcore.errors import GemError, UsageError
 
@@ -61,8 +60,8 @@ def snapshot(monkeypatch):
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr(hub, "load_gguf", lambda path, name: (path, name))
-    monkeypatch.setattr(hub, "load_folder", lambda path, name: (path, name))
+    monkeypatch.setattr("gemcore.formats.gguf.load_gguf", lambda path, name: (path, name))
+    monkeypatch.setattr("gemcore.formats.huggingface.load_folder", lambda path, name: (path, name))
     return calls
 
 
