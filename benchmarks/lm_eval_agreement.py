@@ -18,12 +18,16 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
+
+if TYPE_CHECKING:
+    from gem_suite.engines import Engine
+    from gem_suite.tasks import Task
 
 LEAST_AGREEMENT = 0.98
 QUESTION = "Question: {{question}}\nAnswer:"
@@ -53,12 +57,13 @@ class Item:
 
 def harness_task(name: str, path: Path, cache: Path) -> dict[str, Any]:
     """A local task of the harness, with the prompt and the preprocessing of its own task."""
-    prompts: dict[str, dict[str, Any]] = {
-        "hellaswag": _hellaswag,
-        "winogrande": _winogrande,
-    }.get(name, lambda: {"doc_to_text": QUESTION})()
-    if name == "openbookqa":
-        prompts = {"doc_to_text": "{{question}}"}
+    prompts: dict[str, Any]
+    if name == "hellaswag":
+        prompts = _hellaswag()
+    elif name == "winogrande":
+        prompts = _winogrande()
+    else:
+        prompts = {"doc_to_text": "{{question}}" if name == "openbookqa" else QUESTION}
     return {
         "task": f"local_{name}",
         "dataset_path": "json",
@@ -97,26 +102,22 @@ def _winogrande() -> dict[str, Any]:
     }
 
 
-def harness_items(
-    folder: Path, files: dict[str, Path], limit: int, cache: Path, batch_size: int
-) -> dict[str, list[dict[str, Any]]]:
-    """The harness's own samples, by benchmark, from its Hugging Face backend on the processor."""
+def harness_samples(
+    folder: Path, task: dict[str, Any], limit: int, batch_size: int
+) -> list[dict[str, Any]]:
+    """The harness's own samples of a task, from its Hugging Face backend on the processor."""
     from lm_eval import simple_evaluate
 
     results = simple_evaluate(
         model="hf",
         model_args={"pretrained": str(folder), "dtype": "float32"},
-        tasks=[harness_task(name, path, cache) for name, path in files.items()],
+        tasks=[task],
         batch_size=batch_size,
         device="cpu",
         limit=limit,
         bootstrap_iters=0,
     )
-    samples = results["samples"]
-    return {
-        name: sorted(samples[f"local_{name}"], key=lambda sample: int(sample["doc_id"]))
-        for name in files
-    }
+    return sorted(results["samples"][task["task"]], key=lambda sample: int(sample["doc_id"]))
 
 
 def compare(theirs: Sequence[Item], ours: Sequence[Item]) -> dict[str, Any]:
@@ -142,71 +143,83 @@ def compare(theirs: Sequence[Item], ours: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def compare_benchmarks(given: argparse.Namespace, work: Path) -> dict[str, dict[str, Any]]:
-    """Run both sides and compare them, by benchmark."""
+def compare_benchmarks(
+    given: argparse.Namespace, work: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run both sides on one benchmark after the other; its name and what `compare` says of it."""
     import torch
     from peer_comparison.source import export_model
 
     from gem_suite.catalog import builtin_benchmarks, by_name
     from gem_suite.engines_eager import EagerEngine
-    from gem_suite.prompts import continuation_texts
-    from gem_suite.runner_answers import answer_requests
     from gem_suite.tasks import load_task, plan_tasks
     from gemcore.models.sources import load_checkpoint
     from gemcore.plugins import get_host
 
     torch.set_num_threads(given.threads)
     plans = plan_tasks(by_name(builtin_benchmarks()), given.data, names=given.tasks)
-    files = {plan.name: plan.folder.test for plan in plans if plan.folder is not None}
-    exported = export_model(given.model, work)
-    samples = harness_items(
-        exported.folder, files, given.limit, work / "datasets", given.batch_size
-    )
-    checkpoint = load_checkpoint(given.model, get_host())
-    engine = EagerEngine(checkpoint, threads=given.threads)
-    rows: dict[str, dict[str, Any]] = {}
+    folder = export_model(given.model, work).folder
+    engine = EagerEngine(load_checkpoint(given.model, get_host()), threads=given.threads)
     for plan in plans:
+        assert plan.folder is not None
         task = load_task(plan, limit=given.limit, shots=0, calibrate=False)
-        requests = [task.request(document) for document in task.documents]
-        answers = answer_requests(engine, requests)
-        lengths = [
-            tuple(map(len, continuation_texts(task.benchmark.prompt, document)))
-            for document in task.documents
-        ]
-        ours = [
-            Item(pairs=request.pairs, likelihoods=answer.outcome.likelihoods, lengths=length)
-            for request, answer, length in zip(requests, answers, lengths, strict=True)
-        ]
+        local = harness_task(plan.name, plan.folder.test, work / "datasets")
+        samples = harness_samples(folder, local, given.limit, given.batch_size)
+        ours = gem_items(engine, task)
         theirs = [
             Item(
                 pairs=tuple((context, text) for context, text in sample["arguments"]),
                 likelihoods=tuple(float(value) for value, _ in sample["filtered_resps"]),
-                lengths=length,
+                lengths=item.lengths,
             )
-            for sample, length in zip(samples[plan.name], lengths, strict=True)
+            for sample, item in zip(samples, ours, strict=True)
         ]
-        gold = [document.gold for document in task.documents]
-        rows[plan.name] = compare(theirs, ours) | {
-            "accuracy_harness": float(np.mean([sample["acc"] for sample in samples[plan.name]])),
-            "accuracy_gem": float(
-                np.mean([item.choices[0] == right for item, right in zip(ours, gold, strict=True)])
-            ),
-        }
-    return rows
-
-
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """The comparison as text."""
-    lines = [
-        "benchmark       items  same prompt  same acc  same acc_norm  largest difference  acc: lm-eval, GEM"
-    ]
-    for name, row in rows.items():
-        lines.append(
-            f"{name:15s} {row['items']:5d} {row['prompts']:11.1%} {row['acc']:9.1%} "
-            f"{row['acc_norm']:13.1%} {row['difference']:16.2e} nat "
-            f"{row['accuracy_harness']:13.3f} {row['accuracy_gem']:6.3f}"
+        right = [
+            item.choices[0] == doc.gold for item, doc in zip(ours, task.documents, strict=True)
+        ]
+        yield (
+            plan.name,
+            compare(theirs, ours)
+            | {
+                "accuracy_harness": float(np.mean([sample["acc"] for sample in samples])),
+                "accuracy_gem": float(np.mean(right)),
+            },
         )
-    return "\n".join(lines)
+
+
+def gem_items(engine: Engine, task: Task) -> list[Item]:
+    """A task's items with GEM's prompts, answered by `engine`."""
+    from gem_suite.prompts import continuation_texts
+    from gem_suite.runner_answers import answer_requests
+
+    requests = [task.request(document) for document in task.documents]
+    return [
+        Item(
+            pairs=request.pairs,
+            likelihoods=answer.outcome.likelihoods,
+            lengths=tuple(map(len, continuation_texts(task.benchmark.prompt, document))),
+        )
+        for document, request, answer in zip(
+            task.documents, requests, answer_requests(engine, requests), strict=True
+        )
+    ]
+
+
+def header() -> str:
+    """The first line of the table."""
+    return (
+        "benchmark       items  same prompt  same acc  same acc_norm  largest difference  "
+        "acc: lm-eval, GEM"
+    )
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """A benchmark's line of the table."""
+    return (
+        f"{name:15s} {row['items']:5d} {row['prompts']:12.1%} {row['acc']:9.1%} "
+        f"{row['acc_norm']:14.1%} {row['difference']:15.1e} nat "
+        f"{row['accuracy_harness']:13.3f} {row['accuracy_gem']:6.3f}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,9 +234,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="where the float32 folder is kept")
     parser.add_argument("-o", "--output", type=Path, help="write the rows as JSON")
     given = parser.parse_args(arguments)
+    rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        rows = compare_benchmarks(given, given.work or Path(temporary))
-    print(table(rows))
+        print(header(), flush=True)
+        for name, row in compare_benchmarks(given, given.work or Path(temporary)):
+            rows[name] = row
+            print(line(name, row), flush=True)
     if given.output:
         given.output.write_text(json.dumps(rows, indent=2), encoding="utf-8")
     worst = min(min(row["acc"], row["acc_norm"]) for row in rows.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import lm_eval_agreement
 import pytest
-from lm_eval_agreement import Item, compare, harness_task, main, table
+from lm_eval_agreement import Item, compare, harness_task, line, main
 
 HARNESS = "lm-eval is not installed: pip install 'gemcore[lm-eval]'"
 
@@ -45,14 +45,14 @@ def test_other_items_are_no_comparison():
 def test_the_exit_code_says_whether_they_agree(monkeypatch, tmp_path, capsys):
     row = {"items": 100, "prompts": 1.0, "acc": 1.0, "acc_norm": 0.98, "difference": 1e-5}
     row |= {"accuracy_harness": 0.5, "accuracy_gem": 0.5}
-    monkeypatch.setattr(lm_eval_agreement, "compare_benchmarks", lambda *_: {"piqa": row})
+    monkeypatch.setattr(lm_eval_agreement, "compare_benchmarks", lambda *_: [("piqa", row)])
     output = tmp_path / "rows.json"
     assert main(["--data", str(tmp_path), "-o", str(output)]) == 0
     assert json.loads(output.read_text()) == {"piqa": row}
     assert "piqa" in capsys.readouterr().out
     row["acc"] = 0.97
     assert main(["--data", str(tmp_path)]) == 1
-    assert "97.0%" in table({"piqa": row})
+    assert "97.0%" in line("piqa", row)
 
 
 def test_a_task_reads_its_file_with_the_prompt_of_the_harness(tmp_path):
