@@ -24,6 +24,7 @@ from gemcore.bundle import (
 from gemcore.cache import cache_folder, cache_root, explained, locked
 from gemcore.errors import BundleError, UsageError
 from gemcore.models.cache_layout import DEFAULT_CACHE, check_cache_scheme
+from gemcore.routing import routing_content, routing_of
 
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import Checkpoint
@@ -65,7 +66,9 @@ def compile_bundle(
     With `strict`, a weight that cannot have the scheme that was asked for is an error.
     """
     tell = step or _silent
-    _check_router(parts, checkpoint)
+    routing = routing_of(parts.router, parts.names["router"], checkpoint.config.layers)
+    if routing is not None:
+        routing.experts.check_base(checkpoint)
     check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
@@ -80,6 +83,16 @@ def compile_bundle(
         )
         from gemcore.formats.safetensors_writer import write_safetensors
 
+        if routing is not None:
+            from gemcore.models.routed import routed_weights
+
+            weights = routed_weights(
+                weights,
+                routing.shape(),
+                routing.experts.stacked(),
+                routing.modules,
+                None if routing.prior is None else routing.prior.module,
+            )
         write_safetensors(temporary / WEIGHTS, weights)
         del weights
         _write_text(checkpoint, temporary)
@@ -87,7 +100,14 @@ def compile_bundle(
         from gemcore.compiler.export import export_decoder
 
         config = checkpoint.config
-        exported = export_decoder(config, plan.schemes(), cache=parts.kv_cache)
+        exported = export_decoder(
+            config,
+            plan.schemes(),
+            cache=parts.kv_cache,
+            router=() if routing is None else routing.modules,
+            experts=None if routing is None else routing.shape(),
+            early_prior=None if routing is None else routing.prior,
+        )
         tell("compiling", 0, 1)
         delegation = parts.target.build(exported, config, temporary)
         tell("checking", 0, 1)
@@ -108,21 +128,13 @@ def compile_bundle(
                 delegation=delegation.to_json(),
                 weights=exported.weights,
                 kv_cache=parts.kv_cache,
+                experts=() if routing is None else routing.experts.names,
+                prior_tokens=0 if routing is None or not routing.prior else routing.prior.longest,
                 text=text_entry(checkpoint.text),
                 versions={**_own_version(), **current_versions()},
             )
         )
     return open_bundle(folder)
-
-
-def _check_router(parts: BuildParts, checkpoint: Checkpoint) -> None:
-    """A router that would have nothing to choose among is refused, not left out without a word."""
-    layers = range(checkpoint.config.layers)
-    if parts.router and any(parts.router.layer_module(i) is not None for i in layers):
-        raise UsageError(
-            f"router '{parts.names['router']}' chooses among experts, but model '{checkpoint.name}' "
-            "has none: use --router none"
-        )
 
 
 def cached_bundle(
@@ -161,6 +173,7 @@ def bundle_key(identity: str, parts: BuildParts) -> str:
     content = {
         "model": identity,
         "parts": parts.names,
+        "routing": routing_content(parts.router),
         "kv_cache": parts.kv_cache,
         "target": parts.target.describe(),
         "sources": sorted(parts.sources),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -36,6 +36,10 @@ MANIFEST, WEIGHTS, TOKENIZER, TEMPLATE = (
 _MANIFEST_LIMIT = 16 * 2**20
 
 
+def _names(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 @attrs.frozen(kw_only=True)
 class Manifest:
     """What a bundle says of itself.
@@ -50,6 +54,9 @@ class Manifest:
         delegation: the `DelegationReport`, as JSON.
         weights: names of the weights in the order of the code's inputs.
         kv_cache: scheme of the cache that the code reads and writes.
+        experts: names of the experts, in the order of the router's weights; none without a router.
+        prior_tokens: the most tokens of a prompt from which the code gives a prior over the experts; 0
+            where it gives none.
         text: special tokens and stop tokens.
         versions: versions of GEM and TVM that made it.
         files: for each file its SHA-256 and size in bytes.
@@ -68,12 +75,15 @@ class Manifest:
     text: Mapping[str, Any]
     versions: Mapping[str, str]
     kv_cache: str = attrs.field(default=DEFAULT_CACHE, validator=validators.in_(CACHE_SCHEMES))
+    experts: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    prior_tokens: int = 0
     files: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = {"format_version": FORMAT_VERSION, **attrs.asdict(self, recurse=False)}
-        return {**values, "config": self.config.to_json(), "weights": list(self.weights)}
+        lists = {"weights": list(self.weights), "experts": list(self.experts)}
+        return {**values, "config": self.config.to_json(), **lists}
 
 
 @attrs.frozen(kw_only=True)

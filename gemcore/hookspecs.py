@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from gemcore.records import (
         BenchmarkRecord,
+        ExpertSetRecord,
         MetricRecord,
         ModelSourceRecord,
         QuantizerRecord,
@@ -229,5 +230,39 @@ def gem_benchmarks() -> Iterable[BenchmarkRecord]:
         ['three exams of my school']
 
     .. versionadded:: 0.1
+    """
+    return ()
+
+
+@hookspec
+def gem_experts() -> Iterable[ExpertSetRecord]:
+    """Yield the expert sets of this plugin: folders of experts that were trained for one base model.
+
+    Implementations must not import torch or tvm; the loader's module may.
+
+    Returns:
+        An iterable of `ExpertSetRecord`. Each loader is called with the record's options as keyword
+        arguments and returns the `Path` of the set's folder (see `gemcore.experts.expert_set`), which
+        GEM only reads: whoever adds an expert to it gets a copy of their own.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from gemcore.hookspecs import hookimpl
+        >>> from gemcore.plugins import PluginHost
+        >>> from gemcore.records import ExpertSetRecord
+        >>> @hookimpl
+        ... def gem_experts():
+        ...     yield ExpertSetRecord(
+        ...         name="clinic",
+        ...         summary="three experts for a hospital's notes",
+        ...         base_name="smollm2-135m",
+        ...         loader="my_plugin.experts:folder",
+        ...     )
+        >>> host = PluginHost()
+        >>> host.add(SimpleNamespace(gem_experts=gem_experts), name="my_plugin")
+        >>> [record.base_name for record in host.expert_sets()]
+        ['smollm2-135m']
+
+    .. versionadded:: 0.2
     """
     return ()

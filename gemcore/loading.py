@@ -18,6 +18,7 @@ from gemcore.errors import PluginError
 from gemcore.records import (
     HOOK_API_VERSION,
     BenchmarkRecord,
+    ExpertSetRecord,
     MetricRecord,
     ModelSourceRecord,
     PluginRecord,
@@ -37,6 +38,7 @@ HOOK_RECORDS: Mapping[str, type[PluginRecord]] = MappingProxyType(
         "gem_targets": TargetRecord,
         "gem_model_sources": ModelSourceRecord,
         "gem_benchmarks": BenchmarkRecord,
+        "gem_experts": ExpertSetRecord,
     }
 )
 """What each hook yields."""

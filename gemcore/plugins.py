@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from gemcore.records import (
         BenchmarkRecord,
+        ExpertSetRecord,
         MetricRecord,
         ModelSourceRecord,
         PluginRecord,
@@ -61,7 +62,7 @@ PROTOCOLS: Mapping[str, type] = MappingProxyType(
         "benchmarks": protocols.BenchmarkSource,
     }
 )
-"""What the loader of each kind of record must return."""
+"""What the loader of each kind of record must return; that of an expert set returns a Path."""
 
 
 @attrs.frozen(kw_only=True)
@@ -206,6 +207,8 @@ class PluginHost:
     @overload
     def records(self, kind: Literal["benchmarks"]) -> tuple[BenchmarkRecord, ...]: ...
     @overload
+    def records(self, kind: Literal["expert set"]) -> tuple[ExpertSetRecord, ...]: ...
+    @overload
     def records(self, kind: str) -> tuple[PluginRecord, ...]: ...
     def records(self, kind: str) -> tuple[PluginRecord, ...]:
         """All records of a kind, by name; two of one name where distributions are in conflict."""
@@ -235,11 +238,16 @@ class PluginHost:
         """All records of benchmarks, each of one or more."""
         return self.records("benchmarks")
 
+    def expert_sets(self) -> tuple[ExpertSetRecord, ...]:
+        """All sets of experts that plugins bring."""
+        return self.records("expert set")
+
     def select(self, kind: str, wanted: str | Mapping[str, Any] | PluginChoice) -> Selection:
         """Find the record that the user asks for and check its options.
 
         Args:
-            kind: `router`, `quantizer`, `metric`, `target`, `model source` or `benchmarks`.
+            kind: `router`, `quantizer`, `metric`, `target`, `model source`, `benchmarks` or
+                `expert set`.
             wanted: words (`scar:top_p=0.9`, `distribution/scar`), a table with a `name`, or a
                 choice.
 

@@ -31,6 +31,11 @@ class Router(Protocol):
 
     A router acts twice: `prior` once for a request, and the module of each layer for every token.
     Both are optional: a router that returns None twice is the general path, the base model exactly.
+
+    A router that chooses among experts has further methods, which others may leave out:
+    `experts() -> ExpertSet` (`gemcore.experts`) gives what it chooses among; `prior_network() ->
+    EarlyPrior | None` (`gemcore.routing`) the network that gives a request's prior in the compiled
+    model; `content() -> str` a digest of all that the compiled model depends on beside the options.
     """
 
     def prior(self, prompt: str) -> Sequence[float] | None:
@@ -49,7 +54,8 @@ class Router(Protocol):
         """Give the module that routes the tokens of one decoder layer.
 
         The module maps `(hidden, prior)` to weights: `hidden` is float32 `[tokens, hidden]` after
-        the layer's first norm, `prior` is float32 `[experts]`. The result is float32
+        the layer's first norm, `prior` is float32 `[tokens, experts]`, for each token that of its
+        request. The result is float32
         `[tokens, experts]` of numbers of at least 0 whose rows sum to at most 1; experts of weight
         0 are not computed, and a row of zeros is the general path. It is plain torch code without
         control flow that depends on values, so that it is exported and compiled together with the
@@ -59,7 +65,8 @@ class Router(Protocol):
             layer: index of the decoder layer, from 0.
 
         Returns:
-            The module, or None where this layer has no experts to choose among.
+            The module, or None where the weights of the layer before go on; before the first module
+            no expert works.
         """
         ...
 

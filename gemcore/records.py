@@ -219,3 +219,16 @@ class BenchmarkRecord(PluginRecord):
     """Benchmarks of the suite. Its loader returns a `protocols.BenchmarkSource`."""
 
     kind: ClassVar[str] = "benchmarks"
+
+
+@attrs.frozen(kw_only=True)
+class ExpertSetRecord(PluginRecord):
+    """A set of experts. Its loader returns the `Path` of its folder.
+
+    Attributes:
+        base_name: the model that the experts were trained for, as users type it.
+    """
+
+    kind: ClassVar[str] = "expert set"
+
+    base_name: str

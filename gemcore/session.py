@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import numpy as np
@@ -20,6 +21,7 @@ from gemcore.generation import (
 )
 from gemcore.lookup import PromptLookup
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
+from gemcore.priors import GivenPrior, Prior, Priors
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.scoring import Forward, Pair, Score, common_length, score_pairs
 from gemcore.text.sampling import Sampler, SamplingSettings
@@ -44,6 +46,8 @@ class EncodedPrompt:
     tokens: tuple[int, ...]
 
 
+PairKind = TypeVar("PairKind", bound=Pair)
+
 Prompt = str | Sequence[Mapping[str, str]] | EncodedPrompt
 """A text, the messages of a chat, or either one as tokens."""
 
@@ -66,6 +70,7 @@ class Session:
         self._executor = executor
         self._cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
         self._cached: list[int] = []
+        self._prior: Prior | None = None
         self._second_cache: KVCache | None = None
 
     # Text in, text out
@@ -88,6 +93,7 @@ class Session:
         system: str | None = None,
         chat: bool = True,
         prompt_lookup: int = 0,
+        prior: GivenPrior | None = None,
     ) -> GenerationStream:
         """Answer a prompt, piece by piece.
 
@@ -100,9 +106,12 @@ class Session:
             chat: put the prompt into the model's chat template; otherwise it is continued as it is.
             prompt_lookup: the most tokens to guess at a time from what the text has said before, and
                 to check in one pass: faster where answers repeat the prompt, and the very same text.
+            prior: of a routed model's experts, by name or in their order, where the caller knows better
+                than the model's own network.
 
         Raises:
-            UsageError: the prompt is empty or too long for the context, or the model has no template.
+            UsageError: the prompt is empty or too long for the context, the model has no template, or
+                there are no such experts.
         """
         if max_tokens < 1:
             raise UsageError(f"max_tokens must be at least 1, not {max_tokens}")
@@ -113,6 +122,7 @@ class Session:
         tokens = self.encode_prompt(prompt, system=system, chat=chat)
         sampler = Sampler(sampling or SamplingSettings())
         lookup = PromptLookup(prompt_lookup) if prompt_lookup else None
+        self._use_prior(self.prior_of(tokens, prior))
         return GenerationStream(self._generate(tokens, max_tokens, sampler, tuple(stop), lookup))
 
     def generate_batch(
@@ -140,6 +150,14 @@ class Session:
         if not tokens:
             return []
         settings = sampling or SamplingSettings()
+        if self._priors().network:
+            # Each prompt has a prior of its own, and a pass of `generate_side_by_side` has one for all.
+            return [
+                self.fork().generate(
+                    EncodedPrompt(tuple(ids)), max_tokens=max_tokens, sampling=settings, stop=stop
+                )
+                for ids in tokens
+            ]
         answers = [self._answer(ids, max_tokens, Sampler(settings), tuple(stop)) for ids in tokens]
         lane = min(max(map(len, tokens)) + max_tokens, self.context_length)
         lanes = min(at_once, len(answers), max(1, self.config.context_length // lane))
@@ -208,6 +226,7 @@ class Session:
         """Logits after every token of a text: float32 `[tokens, vocabulary]`."""
         self._check_ids(tokens)
         self.forget()
+        self._use_prior(self.prior_of(tokens))
         parts = [
             self._run(tokens[start : start + PREFILL_CHUNK], every=True)
             for start in range(0, len(tokens), PREFILL_CHUNK)
@@ -237,7 +256,41 @@ class Session:
         for context, continuation in pairs:
             self._check_ids(context)
             self._check_ids(continuation)
-        return score_pairs(pairs, self.passes_aside(), self.context_length)
+        scores: list[Score] = []
+        for prior, group in self.groups_by_prior(pairs):
+            scores += score_pairs(group, self.passes_aside(prior=prior), self.context_length)
+        return scores
+
+    def groups_by_prior(
+        self, pairs: Sequence[PairKind]
+    ) -> Iterator[tuple[Prior | None, Sequence[PairKind]]]:
+        """Neighbours that may be read in the same passes, with the prior that their contexts have."""
+        if not self._priors().network:
+            yield self.prior_of(()), list(pairs)
+            return
+        for context, group in groupby(pairs, key=lambda pair: tuple(pair[0])):
+            yield self.prior_of(context), list(group)
+
+    # Experts
+
+    def prior_of(self, tokens: Sequence[int], given: GivenPrior | None = None) -> Prior | None:
+        """The prior over the experts `[experts]` for a text, or `given`, checked; None without experts."""
+        return self._priors().of(tokens, given)
+
+    def _priors(self) -> Priors:
+        manifest = self.bundle.manifest
+        return Priors(
+            experts=manifest.experts,
+            longest=manifest.prior_tokens,
+            executor=self._executor,
+            cache=self._aside(),
+        )
+
+    def _use_prior(self, prior: Prior | None) -> None:
+        """What was read with another prior is of no use: it would have been read otherwise."""
+        if prior is not None and not np.array_equal(prior, self._prior):  # type: ignore[arg-type]
+            self.forget()
+        self._prior = prior
 
     def _pair(self, prefix: str, text: str) -> Pair:
         if not text:
@@ -287,19 +340,21 @@ class Session:
         placement[:, :2] = np.arange(start, start + count, dtype=np.int32)[:, None]
         rows = np.arange(count, dtype=np.int32) if every else np.array([count - 1], np.int32)
         ids = np.array(tokens, np.int32)
-        logits = self._executor.forward(ids, placement, rows, self._cache)
+        prior = None if self._prior is None else np.tile(self._prior, (count, 1))
+        logits = self._executor.forward(ids, placement, rows, self._cache, prior)
         self._cached.extend(tokens)
         return logits
 
-    def passes_aside(self, slots: int = 0) -> Forward:
+    def passes_aside(self, slots: int = 0, prior: Prior | None = None) -> Forward:
         """Passes in a cache of their own, which leave the session's text as it is.
 
-        It holds `slots` positions at first, and as many as are written.
+        It holds `slots` positions at first, and as many as are written. All tokens of a routed model have
+        the same `prior`; by default one that says nothing.
         """
-        if self._second_cache is None:
-            self._second_cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
-        cache = self._second_cache
+        cache = self._aside()
         cache.reserve(slots)
+        if prior is None and self.bundle.manifest.experts:
+            prior = np.zeros(len(self.bundle.manifest.experts), np.float32)
 
         def forward(
             tokens: npt.NDArray[np.int32],
@@ -307,9 +362,15 @@ class Session:
             rows: npt.NDArray[np.int32],
         ) -> npt.NDArray[np.float32]:
             cache.reserve(int(placement[:, 1].max()) + 1)
-            return self._executor.forward(tokens, placement, rows, cache)
+            each = None if prior is None else np.tile(prior, (len(tokens), 1))
+            return self._executor.forward(tokens, placement, rows, cache, each)
 
         return forward
+
+    def _aside(self) -> KVCache:
+        if self._second_cache is None:
+            self._second_cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
+        return self._second_cache
 
     def fork(self) -> Session:
         """Another session that continues the same text: model and weights shared, the cache copied.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from gem_general.none import GeneralPath
 from gem_host.target import HostTarget
 from gem_models.pypi import MODELS, ensure_model
 from gem_uniform.quantizer import q4a_g32
@@ -41,7 +42,7 @@ def tiny() -> Checkpoint:
 def tiny_parts() -> BuildParts:
     """The plugins of an ordinary build."""
     return BuildParts(
-        router=None,
+        router=GeneralPath(),
         quantizer=q4a_g32(head="q8-g32"),
         target=HostTarget(),
         names={"router": "none", "quantizer": "q4a-g32", "target": "host"},

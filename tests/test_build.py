@@ -106,7 +106,7 @@ def test_router_without_experts_is_refused(tiny, tiny_parts, tmp_path):
 
     names = tiny_parts.names | {"router": "eager"}
     parts = attrs.evolve(tiny_parts, router=Eager(), names=names)
-    with pytest.raises(UsageError, match="router 'eager' chooses among experts, but model 'tiny'"):
+    with pytest.raises(UsageError, match="router 'eager' chooses among experts, but gives none"):
         compile_bundle(tiny, parts, tmp_path / "x.gem")
 
 

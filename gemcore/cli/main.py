@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,7 +37,8 @@ INTERRUPTED = 130
 class PluginGroup(click.Group):
     """A group with room for the commands of plugins, which are imported when they are used.
 
-    An entry `eval.suite` of the group `gem.commands` is the command `suite` of `gem eval`.
+    An entry `eval.suite` of the group `gem.commands` is the command `suite` of `gem eval`; in the
+    same way a plugin's group takes commands of other plugins.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -88,17 +89,25 @@ class PluginGroup(click.Group):
 
 
 class LazyGroup(PluginGroup):
-    """The group of all commands: imports GEM's own, too, only when they are used."""
+    """A group that imports its own commands, too, only when they are used.
+
+    Args:
+        table: for each command where it is, `"module:attribute"`, and its line in the help.
+    """
+
+    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.table = table
 
     def own_commands(self, ctx: click.Context) -> dict[str, str]:
-        """GEM's own commands, from the table."""
-        return {name: summary for name, (_, summary) in CORE_COMMANDS.items()}
+        """The group's own commands, from the table."""
+        return {name: summary for name, (_, summary) in self.table.items()}
 
     def own_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import one of GEM's own commands."""
+        """Import one of the group's own commands."""
         from importlib import import_module
 
-        module, _, attribute = CORE_COMMANDS[name][0].partition(":")
+        module, _, attribute = self.table[name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
@@ -106,18 +115,35 @@ class LazyGroup(PluginGroup):
 def plugin_commands(context: click.Context) -> dict[str, list[Entry]]:
     """Commands of installed plugins in the group of this context, by name; none is imported.
 
-    Only those that the settings allow. A name with a dot belongs to the group before the dot.
+    Only those that the settings allow. A name with a dot belongs to the group before the dot, where
+    there is one: GEM's own or a plugin's.
     """
-    group = context.info_name if context.parent is not None else None
+    entries = _command_entries(context)
+    groups = {*CORE_COMMANDS, *(entry.name for entry in entries)}
+    here = _path_of(context)
     found: dict[str, list[Entry]] = {}
-    for entry in _command_entries(context):
-        head, dot, rest = entry.name.partition(".")
-        nested = bool(dot) and head in CORE_COMMANDS
-        if nested and head == group:
-            found.setdefault(rest, []).append(entry)
-        elif not nested and group is None:
-            found.setdefault(entry.name, []).append(entry)
+    for entry in entries:
+        group = _group_of(entry.name, groups)
+        if group == here:
+            found.setdefault(entry.name.removeprefix(f"{group}."), []).append(entry)
     return found
+
+
+def _path_of(context: click.Context) -> str:
+    """Names of the groups from GEM's own, left out, to this one, with dots between."""
+    names: list[str] = []
+    while context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return ".".join(names)
+
+
+def _group_of(name: str, groups: Collection[str]) -> str:
+    """The longest part before a dot of `name` that is a group; empty where there is none."""
+    head, dot, _ = name.rpartition(".")
+    while dot and head not in groups:
+        head, dot, _ = head.rpartition(".")
+    return head if dot else ""
 
 
 def _command_entries(context: click.Context) -> list[Entry]:
@@ -170,6 +196,7 @@ def _print_version(context: click.Context, parameter: click.Parameter, value: bo
 
 @click.group(
     cls=LazyGroup,
+    table=CORE_COMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="GEM_PLUGINS=a,b allows only these plugins; GEM_DEBUG=1 shows the traceback of a failure.",

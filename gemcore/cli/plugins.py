@@ -10,7 +10,8 @@ import click
 from gemcore.cli.main import PluginGroup
 from gemcore.discovery import HostSettings, normalize
 from gemcore.errors import PluginError, UsageError, unknown_name
-from gemcore.plugins import PROTOCOLS, PluginStatus, get_host
+from gemcore.loading import HOOK_RECORDS
+from gemcore.plugins import PluginStatus, get_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from gemcore.records import Option, PluginRecord
 
 COLUMNS = ("name", "kind", "distribution", "version", "status", "load ms", "reason")
-KINDS = tuple(kind.replace(" ", "-") for kind in PROTOCOLS)
+KINDS = tuple(kind.replace(" ", "-") for kind in (record.kind for record in HOOK_RECORDS.values()))
 
 
 @click.group(cls=PluginGroup)
@@ -31,7 +32,7 @@ def plugins() -> None:
 @plugins.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; load_ms is in milliseconds.")
 def list_plugins(*, as_json: bool) -> None:
-    """List routers, quantizers, metrics, targets, model sources, benchmarks and commands.
+    """List routers, quantizers, metrics, targets, model sources, benchmarks, experts and commands.
 
     Every plugin that is disabled or could not be loaded has a row with the reason.
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from gemcore.errors import GemError
 from gemcore.models.cache_layout import (
     DEFAULT_CACHE,
     KEY_BLOCK,
@@ -16,9 +18,16 @@ from gemcore.models.cache_layout import (
 )
 from gemcore.models.config import ModelConfig
 from gemcore.models.decoder import Decoder, ExpertShape, LayerCache, new_caches
+from gemcore.models.routed import PRIOR
+
+if TYPE_CHECKING:
+    from gemcore.routing import EarlyPrior
 
 CALL_INPUTS = ("tokens", "placement", "rows")
 """What changes from pass to pass; the prior over experts comes fourth in a routed model."""
+
+PRIOR_INPUTS = ("tokens", "placement")
+"""What changes from call to call of the program that gives the prior."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -29,11 +38,14 @@ class ExportedDecoder:
         program: takes the call inputs, then the caches, then the weights.
         weights: names of the weights, in the order of their inputs.
         call_inputs: how many inputs come before the caches.
+        prior: gives the prior over experts `[experts]` of a text; it takes the tokens and their placement,
+            then the same caches and weights as `program`. None where the model has no such part.
     """
 
     program: torch.export.ExportedProgram
     weights: tuple[str, ...]
     call_inputs: int
+    prior: torch.export.ExportedProgram | None = None
 
 
 class _Stateless(nn.Module):
@@ -54,8 +66,43 @@ class _Stateless(nn.Module):
         weights: dict[str, Tensor],
     ) -> Tensor:
         arguments = (tokens, placement, rows, caches, *priors)
-        logits: Tensor = torch.func.functional_call(self.__dict__["decoder"], weights, arguments)
+        own = {name: tensor for name, tensor in weights.items() if not _of_prior(name)}
+        logits: Tensor = torch.func.functional_call(self.__dict__["decoder"], own, arguments)
         return logits
+
+
+class _Early(nn.Module):
+    """The decoder's first layers, and the network that gives the prior from what they say of a text."""
+
+    def __init__(self, decoder: Decoder, layers: int, network: nn.Module) -> None:
+        super().__init__()
+        self.decoder, self.layers = decoder, layers
+        self.add_module(PRIOR, network)
+
+    def forward(self, tokens: Tensor, placement: Tensor, caches: list[LayerCache]) -> Tensor:
+        hidden = self.decoder.hidden(tokens, placement, caches, layers=self.layers)
+        prior: Tensor = self.get_submodule(PRIOR)(hidden)
+        return prior
+
+
+class _StatelessEarly(nn.Module):
+    """`_Early` with its weights as an argument, by the names that the decoder has for them."""
+
+    def __init__(self, early: _Early) -> None:
+        super().__init__()
+        self.__dict__["early"] = early
+
+    def forward(
+        self,
+        tokens: Tensor,
+        placement: Tensor,
+        caches: list[LayerCache],
+        weights: dict[str, Tensor],
+    ) -> Tensor:
+        named = {n if _of_prior(n) else f"decoder.{n}": t for n, t in weights.items()}
+        arguments = (tokens, placement, caches)
+        prior: Tensor = torch.func.functional_call(self.__dict__["early"], named, arguments)
+        return prior
 
 
 def export_decoder(
@@ -64,23 +111,37 @@ def export_decoder(
     *,
     router: Sequence[nn.Module | None] = (),
     experts: ExpertShape | None = None,
+    early_prior: EarlyPrior | None = None,
     cache: str = DEFAULT_CACHE,
 ) -> ExportedDecoder:
     """Trace a decoder of this shape for any number of tokens, of wanted rows and of cache positions.
 
-    The weights are never touched: tracing knows only their shapes. `cache` is the cache's scheme; UsageError
-    when it cannot hold this model's heads.
+    The weights are never touched: tracing knows only their shapes.
+
+    Args:
+        config, schemes, router, experts: as `Decoder` takes them.
+        early_prior: what gives the prior from the model's own first layers, which run without experts for
+            it; its weights are called `prior.<parameter>`.
+        cache: the cache's scheme.
+
+    Raises:
+        UsageError: when the cache's scheme cannot hold this model's heads.
+        GemError: when `early_prior` asks for layers that there are not, or gives something else than a
+            number for each expert.
     """
     check_cache_scheme(cache, config)
     with torch.device("meta"):
         decoder = Decoder(config, schemes, router=router, experts=experts, cache=cache).eval()
         # Routers come with real weights; they too are inputs, known by their shapes alone.
-        tensors = {**dict(decoder.named_parameters()), **dict(decoder.named_buffers())}
+        tensors = _tensors(decoder)
         weights = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
         caches = new_caches(config, 4 * KEY_BLOCK, scheme=cache)
         tokens, rows = torch.zeros(5, dtype=torch.int32), torch.zeros(3, dtype=torch.int32)
         placement = torch.zeros(5, PLACEMENT_FIELDS, dtype=torch.int32)
-        priors = [torch.zeros(len(experts.names))] if experts is not None else []
+        priors = [torch.zeros(5, len(experts.names))] if experts is not None else []
+        if early_prior is not None:
+            tensors = _tensors(early_prior.module, PRIOR)
+            weights |= {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     count = torch.export.Dim("tokens", min=1, max=config.context_length)
     wanted = torch.export.Dim("rows", min=1, max=config.context_length)
     blocks = torch.export.Dim("blocks", min=1)
@@ -90,15 +151,56 @@ def export_decoder(
         "tokens": {0: count},
         "placement": {0: count},
         "rows": {0: wanted},
-        "priors": [None for _ in priors],
+        "priors": [{0: count} for _ in priors],
         "caches": [({1: blocks}, {1: positions}) for _ in caches],
         "weights": dict.fromkeys(weights),
     }
     inputs = (tokens, placement, rows, priors, caches, weights)
     with torch.no_grad():
         program = torch.export.export(_Stateless(decoder), inputs, dynamic_shapes=dynamic)
+    early = None
+    if early_prior is not None:
+        names = () if experts is None else experts.names
+        known = {name: dynamic[name] for name in (*PRIOR_INPUTS, "caches", "weights")}
+        read = (tokens, placement, caches, weights)
+        early = _export_early(decoder, early_prior, read, known, names)
     return ExportedDecoder(
         program=program,
         weights=tuple(weights),
         call_inputs=len(CALL_INPUTS) + len(priors),
+        prior=early,
     )
+
+
+def _export_early(
+    decoder: Decoder,
+    early_prior: EarlyPrior,
+    inputs: tuple[Any, ...],
+    dynamic: dict[str, Any],
+    experts: tuple[str, ...],
+) -> torch.export.ExportedProgram:
+    layers = early_prior.layers
+    if not 0 <= layers <= decoder.config.layers:
+        raise GemError(
+            f"the prior wants to read {layers} layers of a model that has {decoder.config.layers}"
+        )
+    early = _StatelessEarly(_Early(decoder, layers, early_prior.module).eval())
+    with torch.no_grad():
+        program = torch.export.export(early, inputs, dynamic_shapes=dynamic)
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    given = tuple(output.args[0][-1].meta["val"].shape)
+    if given != (len(experts),):
+        raise GemError(
+            f"the network of the prior gives numbers of shape {list(given)}, not one for each of "
+            f"{len(experts)} experts"
+        )
+    return program
+
+
+def _of_prior(name: str) -> bool:
+    return name.startswith(f"{PRIOR}.")
+
+
+def _tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """Parameters and buffers by name, in this order, each once."""
+    return {**dict(module.named_parameters(prefix)), **dict(module.named_buffers(prefix))}

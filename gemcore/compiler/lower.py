@@ -9,21 +9,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import chain, count
 from typing import Any
 
 import attrs
 import torch
 import tvm
 from torch import fx
-from tvm import relax
+from tvm import relax, topi
+from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+from tvm_ffi import structural_equal
 
-from gemcore.compiler.export import ExportedDecoder
+from gemcore.compiler.export import PRIOR_INPUTS, ExportedDecoder
 from gemcore.compiler.instructions import InstructionSet
 from gemcore.compiler.kernels import (
     activations,
     attention,
     attention_q8,
+    dense,
     embedding,
     experts,
     feed_forward,
@@ -33,24 +37,42 @@ from gemcore.compiler.kernels.vector import LANES
 from gemcore.errors import GemError
 from gemcore.models.config import ModelConfig
 from gemcore.packing import GROUP, get_scheme
-from gemcore.runtime.executor import FORWARD
+from gemcore.runtime.executor import FORWARD, PRIOR
 
 Converter = Callable[[fx.Node, Any], Any]
 
 
 def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -> tvm.IRModule:
-    """Relax module with one function `forward(tokens, placement, rows[, prior], (caches, weights))`.
+    """Relax module with the function `forward(tokens, placement, rows[, prior], (caches, weights))`.
+
+    A model whose first layers give the prior has a second one, `prior(tokens, placement, (caches, weights))`,
+    with the very same caches and weights.
 
     Raises GemError when the router uses a torch operation that TVM's importer does not know, and for
     a model whose sizes the kernels cannot cut into vectors.
     """
     _check_sizes(config)
+    module = _lower(exported.program, exported.call_inputs, FORWARD, config, isa)
+    if exported.prior is not None:
+        prior = _lower(exported.prior, len(PRIOR_INPUTS), PRIOR, config, isa)
+        module.update(_sharing(prior, module))
+    return module
+
+
+def _lower(
+    traced: torch.export.ExportedProgram,
+    call_inputs: int,
+    name: str,
+    config: ModelConfig,
+    isa: InstructionSet,
+) -> tvm.IRModule:
+    """Relax module with one function, called `name`: call inputs, then everything else as a tuple."""
     lowering = _Lowering(config=config, isa=isa)
     # Not through from_exported_program: it decomposes, then copies parameters; ours are inputs.
     with warnings.catch_warnings():
         # torch.export copies its own deprecated tree specifications.
         warnings.simplefilter("ignore", FutureWarning)
-        program = exported.program.run_decompositions()
+        program = traced.run_decompositions()
     try:
         module = ExportedProgramImporter().from_exported_program(
             program,
@@ -61,10 +83,10 @@ def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -
         )
     except (KeyError, ValueError, AssertionError) as error:
         raise GemError(f"TVM cannot import this model: {error}") from error
-    main = module["main"].with_attr("num_input", exported.call_inputs)
+    main = module["main"].with_attr("num_input", call_inputs)
     module.update_func(module.get_global_var("main"), main)
     module = relax.transform.BundleModelParams()(module)
-    return _renamed(module)
+    return _renamed(module, name)
 
 
 def _check_sizes(config: ModelConfig) -> None:
@@ -77,11 +99,50 @@ def _check_sizes(config: ModelConfig) -> None:
             )
 
 
-def _renamed(module: tvm.IRModule) -> tvm.IRModule:
-    function = module["main"].with_attr("global_symbol", FORWARD)
+def _renamed(module: tvm.IRModule, name: str) -> tvm.IRModule:
+    function = module["main"].with_attr("global_symbol", name)
     del module["main"]
-    module[FORWARD] = function
+    module[name] = function
     return module
+
+
+def _sharing(module: tvm.IRModule, other: tvm.IRModule) -> tvm.IRModule:
+    """`module` with calls of `other`'s kernels wherever the two have the same."""
+    taken = {variable.name_hint: variable for variable in other.get_global_vars()}
+    replaced, own = {}, {}
+    for variable, function in module.functions.items():
+        name = variable.name_hint
+        if isinstance(function, relax.Function):
+            continue
+        if name in taken and structural_equal(other[taken[name]], function):
+            replaced[name] = taken[name]
+            continue
+        names = chain([name], (f"{name}_{i}" for i in count(1)))
+        fresh = next(candidate for candidate in names if candidate not in taken)
+        kernel = variable
+        if fresh != name:
+            kernel = relax.GlobalVar(fresh)
+            relax.expr._update_type(kernel, variable.ty)
+        replaced[name] = taken[fresh] = kernel
+        own[kernel] = function
+    callers = {
+        variable: _Replacing(replaced).visit_expr(function)
+        for variable, function in module.functions.items()
+        if isinstance(function, relax.Function)
+    }
+    return tvm.IRModule({**own, **callers})
+
+
+@mutator
+class _Replacing(PyExprMutator):
+    """Puts other functions in the place of those of certain names."""
+
+    def __init__(self, replaced: dict[str, Any]) -> None:
+        super().__init__()
+        self.replaced = replaced
+
+    def visit_global_var_(self, variable: Any) -> Any:
+        return self.replaced.get(variable.name_hint, variable)
 
 
 @attrs.define
@@ -103,7 +164,9 @@ class _Lowering:
             "embedding": self._embedding,
             "attention": partial(self._attention, attention.attention),
             "attention_q8": partial(self._attention, attention_q8.attention_q8),
-            "routed_lora": self._routed_lora,
+            "routed_lora": partial(self._routed_lora, experts.routed_lora),
+            "routed_lora_q8": partial(self._routed_lora, experts.routed_lora_q8),
+            "linear_f32": self._linear_f32,
         }
         table = {f"{name}.default": _only_ours(f"{name}.default", c) for name, c in ours.items()}
         table["auto_functionalized_v2"] = self._rope_append
@@ -231,17 +294,26 @@ class _Lowering:
         arguments = [queries, keys, values, placement]
         return self._call(importer, make, (self.config,), arguments, out)
 
-    def _routed_lora(self, node: fx.Node, importer: Any) -> Any:
-        arguments = importer.retrieve_args(node)
-        count, inputs, rank = (int(size) for size in arguments[3].ty.shape)
-        outputs = _columns(arguments[1])
-        if rank % 2:
-            raise GemError(f"experts of rank {rank} cannot be compiled: the rank must be even")
-        key = (count, inputs, rank, outputs)
-        # Argument order of the kernel is that of the operation.
-        return self._call(
-            importer, experts.routed_lora, key, arguments, _like(arguments[0], outputs)
+    def _routed_lora(self, make: Callable[..., Any], node: fx.Node, importer: Any) -> Any:
+        """In the order of the operation's arguments, of which the kernel writes to `y`."""
+        arguments = list(importer.retrieve_args(node))
+        down = arguments[-2]
+        number, inputs, rank = (int(size) for size in down.ty.shape)
+        place = len(arguments) - 4
+        y = arguments[place]
+        if not _is_used_up(node.args[place]):
+            y = importer.block_builder.emit_te(topi.identity, y, primfunc_name_hint="copy")
+            arguments[place] = y
+        key = (number, inputs, rank, _columns(y), str(down.ty.dtype))
+        kernel = self._kernel(importer, make, key)
+        return importer.block_builder.emit(
+            relax.op.call_tir_inplace(kernel, arguments, [place], [y.ty])
         )
+
+    def _linear_f32(self, node: fx.Node, importer: Any) -> Any:
+        x, weight = importer.retrieve_args(node)
+        key = (_columns(x), _columns(weight))
+        return self._call(importer, dense.linear_f32, key, [x, weight], _like(x, key[1]))
 
 
 def _index_select(node: fx.Node, importer: Any) -> Any:
@@ -252,6 +324,14 @@ def _index_select(node: fx.Node, importer: Any) -> Any:
 
 def _is(node: Any, name: str) -> bool:
     return isinstance(node, fx.Node) and node.target is getattr(torch.ops.gem, name).default
+
+
+def _is_used_up(node: Any) -> bool:
+    """Whether a tensor was made for its one use alone, which may then write to it."""
+    if not isinstance(node, fx.Node) or len(node.users) != 1:
+        return False
+    made = ("qlinear", "linear_f16", "routed_lora", "routed_lora_q8")
+    return node.target is torch.ops.aten.add.Tensor or any(_is(node, name) for name in made)
 
 
 def _joins_quantize(node: fx.Node) -> bool:

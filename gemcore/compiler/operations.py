@@ -42,10 +42,12 @@ def _multiply_accumulates(node: fx.Node, name: str, config: ModelConfig) -> int:
         return _last_size(node.args[0]) * _integer(node.args[2])
     if name in ("attention", "attention_q8"):
         return 2 * config.heads * config.head_dim * CONTEXT
-    if name == "routed_lora":
-        down, up = node.args[3], node.args[4]
+    if name in ("routed_lora", "routed_lora_q8"):
+        down, up = node.args[-2:]
         # One active expert.
         return _last_size(down) * (_size(down, 1) + _last_size(up))
+    if name == "linear_f32":
+        return _size(node.args[1], 0) * _size(node.args[1], 1)
     return 0
 
 

@@ -17,7 +17,7 @@ from gemcore.models import float_ops, ops
 from gemcore.models.cache_layout import DEFAULT_CACHE, cache_dtype, cache_shapes
 from gemcore.models.config import ModelConfig
 from gemcore.models.layout import EMBEDDING, HEAD, rotation_table, weight_units
-from gemcore.models.linear import DENSE, make_linear
+from gemcore.models.linear import DENSE, PackedLinear, make_linear
 
 LayerCache = tuple[Tensor, Tensor]
 
@@ -38,7 +38,11 @@ class ExpertShape:
 
 
 class RoutedLinear(nn.Module):
-    """A linear layer plus the deltas of the experts that the router chose."""
+    """A linear layer plus the deltas of the experts that the router chose.
+
+    The deltas are float16, and read the activations as the layer rounds them; on `float_ops` they are
+    float32.
+    """
 
     def __init__(
         self, base: nn.Module, shape: tuple[int, int], experts: ExpertShape, operations: ModuleType
@@ -46,13 +50,26 @@ class RoutedLinear(nn.Module):
         super().__init__()
         count, rank = len(experts.names), experts.rank
         self.base, self.operations = base, operations
-        self.down = nn.Parameter(torch.empty(count, shape[1], rank))  # [experts, in, rank]
-        self.up = nn.Parameter(torch.empty(count, rank, shape[0]))  # [experts, rank, out]
+        exact = operations is ops
+        self.rounds = exact and isinstance(base, PackedLinear) and base.rounds
+        dtype = torch.float16 if exact else torch.float32
+        down = torch.empty(count, shape[1], rank, dtype=dtype)  # [experts, in, rank]
+        up = torch.empty(count, rank, shape[0], dtype=dtype)  # [experts, rank, out]
+        self.down, self.up = nn.Parameter(down), nn.Parameter(up)
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """`x` `[tokens, in]`, `weights` `[tokens, experts]` to `[tokens, out]`, all float32."""
-        y: Tensor = self.operations.routed_lora(x, self.base(x), weights, self.down, self.up)
-        return y
+    def forward(self, x: Tensor, weights: Tensor, residual: Tensor | None = None) -> Tensor:
+        """`x` `[tokens, in]`, `weights` `[tokens, experts]` to `[tokens, out]`, all float32.
+
+        The deltas come after `residual` `[tokens, out]`, so that it is added where the product is made.
+        """
+        deltas = weights, self.down, self.up
+        if not self.rounds:
+            plain = _added(residual, self.base(x))
+            result: Tensor = self.operations.routed_lora(x, plain, *deltas)
+            return result
+        values, scales, sums = ops.quantize(x)
+        plain = _added(residual, self.base.product(values, scales, sums))
+        return ops.routed_lora_q8(values, scales, plain, *deltas)
 
 
 class RMSNorm(nn.Module):
@@ -103,16 +120,23 @@ class DecoderLayer(nn.Module):
         placement: Tensor,
         cache: LayerCache,
         prior: Tensor | None,
-    ) -> Tensor:
-        """`x` `[tokens, hidden]` float32 to the same shape; writes `cache`."""
+        weights: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`x` `[tokens, hidden]` float32 to the same shape; writes `cache`.
+
+        `weights` `[tokens, experts]` are those of the layer before; they come back as this layer's router
+        leaves them. Where they are None, the base model works alone, as it does without a `prior`.
+        """
         hidden = self.attention_norm(x)
-        weights = None if self.router is None else self.router(hidden, prior)
+        if self.router is not None and prior is not None:
+            weights = self.router(hidden, prior)
         qkv = _apply(self.attention["qkv"], hidden, weights)
         queries = self.append(qkv, rotation, placement, *cache, self.heads)
         context = self.attend(queries, *cache, placement)
-        x = x + _apply(self.attention["out"], context, weights)
+        x = _apply(self.attention["out"], context, weights, x)
         gate_up = _apply(self.feed_forward["gate_up"], self.feed_forward_norm(x), weights)
-        return x + _apply(self.feed_forward["down"], self.operations.silu_mul(gate_up), weights)
+        middle = self.operations.silu_mul(gate_up)
+        return _apply(self.feed_forward["down"], middle, weights, x), weights
 
 
 class Decoder(nn.Module):
@@ -122,8 +146,9 @@ class Decoder(nn.Module):
         config: the shape of the model.
         schemes: how each weight unit is stored (`gemcore.models.layout.weight_units`); a packing
             scheme, or `f32`.
-        router: for each layer a module `(hidden [tokens, hidden], prior [experts]) -> weights
-            [tokens, experts]`, or None; an empty sequence means no routing at all.
+        router: for each layer a module `(hidden [tokens, hidden], prior [tokens, experts]) -> weights
+            [tokens, experts]`, or None, where the weights of the layer before go on (before the first
+            module no expert works); an empty sequence means no routing at all.
         experts: the experts that the router chooses among.
         float_arithmetic: run on `float_ops` (fast, differentiable) rather than on the exact `ops`.
         cache: scheme of the cache (`gemcore.models.cache_layout`); `float_ops` know only `f16`'s layout.
@@ -173,7 +198,8 @@ class Decoder(nn.Module):
             placement: int32 `[tokens, 5]`.
             rows: int32 `[rows]`: the tokens of this pass whose logits are wanted.
             caches: keys and values of each layer; written in place.
-            prior: float32 `[experts]`, for routed models.
+            prior: float32 `[tokens, experts]`, for routed models: each token has its request's. Without
+                it no router is asked, and the base model works alone.
 
         Returns:
             float32 `[rows, vocabulary]`.
@@ -188,17 +214,32 @@ class Decoder(nn.Module):
         placement: Tensor,
         caches: Sequence[LayerCache],
         prior: Tensor | None = None,
+        layers: int | None = None,
     ) -> Tensor:
-        """The residual stream after the last layer, before the final norm: `[tokens, hidden]`."""
+        """The residual stream after the first `layers` layers, or all: `[tokens, hidden]`, before the norm.
+
+        Only the caches of those layers are written.
+        """
         x: Tensor = self.embedding.embed(tokens)
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, self.rotation, placement, cache, prior)
+        weights: Tensor | None = None
+        for layer, cache in list(zip(self.layers, caches, strict=True))[:layers]:
+            x, weights = layer(x, self.rotation, placement, cache, prior, weights)
         return x
 
 
-def _apply(linear: nn.Module, x: Tensor, weights: Tensor | None) -> Tensor:
-    y: Tensor = linear(x, weights) if isinstance(linear, RoutedLinear) else linear(x)
-    return y
+def _apply(
+    linear: nn.Module, x: Tensor, weights: Tensor | None, residual: Tensor | None = None
+) -> Tensor:
+    if isinstance(linear, RoutedLinear):
+        if weights is not None:
+            y: Tensor = linear(x, weights, residual)
+            return y
+        linear = linear.base
+    return _added(residual, linear(x))
+
+
+def _added(residual: Tensor | None, y: Tensor) -> Tensor:
+    return y if residual is None else residual + y
 
 
 def dense_schemes(config: ModelConfig) -> dict[str, str]:

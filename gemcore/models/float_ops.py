@@ -48,17 +48,23 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) 
     slot = torch.arange(used, dtype=torch.int32)
     _, own, prefix_start, prefix_end, start = placement[:, :, None].unbind(1)
     visible = ((slot >= prefix_start) & (slot < prefix_end)) | ((slot >= start) & (slot <= own))
-    repeat = heads // kv_heads
+    # With a batch dimension torch takes its blocked kernel, which never holds all scores.
     out = torch.nn.functional.scaled_dot_product_attention(
-        queries.transpose(0, 1),
-        k.repeat_interleave(repeat, dim=0),
-        values[:, :used].float().repeat_interleave(repeat, dim=0),
-        attn_mask=visible,
-    )
+        queries.transpose(0, 1)[None],
+        k[None],
+        values[None, :, :used].float(),
+        attn_mask=visible[None, None],
+        enable_gqa=True,
+    )[0]
     return out.transpose(0, 1).reshape(tokens, heads * head_dim)
 
 
 def routed_lora(x: Tensor, y: Tensor, weights: Tensor, down: Tensor, up: Tensor) -> Tensor:
     """Add routed low-rank experts to `y`; see `gemcore.models.ops.routed_lora`."""
-    inner = torch.einsum("tk,ekr->ter", x, down) * weights[..., None]
-    return y + torch.einsum("ter,ern->tn", inner, up)
+    inner = torch.einsum("tk,ekr->ter", x, down.to(x.dtype)) * weights[..., None]
+    return y + torch.einsum("ter,ern->tn", inner, up.to(x.dtype))
+
+
+def linear_f32(x: Tensor, weight: Tensor) -> Tensor:
+    """`x` `[tokens, in]` times `weight` `[in, out]`: `[tokens, out]`."""
+    return x @ weight

@@ -37,13 +37,18 @@ class DenseLinear(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight is packed in `scheme`; integer schemes round activations to int8."""
+    """A linear layer whose weight is packed in `scheme`.
+
+    Attributes:
+        scheme: name of the packing scheme.
+        rounds: whether activations are rounded to int8, as integer schemes want them.
+    """
 
     def __init__(self, scheme: str, shape: tuple[int, int], bias: bool = False) -> None:
         super().__init__()
         layout = get_scheme(scheme)
         dtype = torch.uint8 if layout.grouped else torch.float16
-        self.scheme = layout.name
+        self.scheme, self.rounds = layout.name, layout.grouped
         self.out_features, self.in_features = shape
         self.packed = nn.Parameter(
             torch.empty(packed_shape(layout, shape), dtype=dtype), requires_grad=False
@@ -52,10 +57,16 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` `[tokens, in]` float32 to `[tokens, out]` float32."""
-        if get_scheme(self.scheme).grouped:
-            y = ops.qlinear(*ops.quantize(x), self.packed, self.scheme, self.out_features)
-        else:
-            y = ops.linear_f16(x, self.packed, self.out_features)
+        if self.rounds:
+            return self.product(*ops.quantize(x))
+        return self._biased(ops.linear_f16(x, self.packed, self.out_features))
+
+    def product(self, values: Tensor, scales: Tensor, sums: Tensor) -> Tensor:
+        """The same for activations that `gemcore.models.ops.quantize` has rounded."""
+        y = ops.qlinear(values, scales, sums, self.packed, self.scheme, self.out_features)
+        return self._biased(y)
+
+    def _biased(self, y: Tensor) -> Tensor:
         return y if self.bias is None else y + self.bias
 
     def embed(self, tokens: Tensor) -> Tensor:

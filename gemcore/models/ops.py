@@ -257,24 +257,56 @@ def _(queries: Tensor, keys: Tensor, values: Tensor, placement: Tensor) -> Tenso
 def routed_lora(x: Tensor, y: Tensor, weights: Tensor, down: Tensor, up: Tensor) -> Tensor:
     """Add routed low-rank experts (LoRA, arXiv 2106.09685) to a linear layer's output.
 
-    `y[t] + sum over experts e with weights[t, e] != 0 of weights[t, e] * (up[e] @ (down[e] @ x[t]))`
+    `y[t] + sum over experts e with weights[t, e] != 0 of weights[t, e] * (x[t] @ down[e]) @ up[e]`
+
+    The product with `down` is summed by groups of 32 inputs (`gemcore.models.reference.grouped_matmul`);
+    times the weight, it is multiplied with `up` and added to `y` by `fma` over the rank, ascending. Experts
+    come in ascending order; one of weight zero is never read.
 
     Args:
         x: input of the layer, float32 `[tokens, in]`.
         y: output of the layer, float32 `[tokens, out]`.
         weights: float32 `[tokens, experts]`; a zero costs nothing.
-        down: float32 `[experts, in, rank]`.
-        up: float32 `[experts, rank, out]`.
+        down: float16 or float32 `[experts, in, rank]`.
+        up: `[experts, rank, out]`, of the same type.
     """
-    out = y.clone()
-    for e in range(weights.shape[1]):
-        active = weights[:, e] != 0
-        if active.any():
-            inner = reference.ordered_matmul(x[active], down[e]) * weights[active, e, None]
-            out[active] = reference.ordered_matmul(inner, up[e], out[active])
-    return out
+    return reference.routed_deltas(x, None, y, weights, down, up)
 
 
 @routed_lora.register_fake
 def _(x: Tensor, y: Tensor, weights: Tensor, down: Tensor, up: Tensor) -> Tensor:
     return torch.empty_like(y)
+
+
+@torch.library.custom_op("gem::routed_lora_q8", mutates_args=())
+def routed_lora_q8(
+    values: Tensor, scales: Tensor, y: Tensor, weights: Tensor, down: Tensor, up: Tensor
+) -> Tensor:
+    """As `routed_lora`, for activations as `quantize` rounds them: `x = value * scale`.
+
+    Values are int8 `[tokens, in]`, scales float32 `[tokens, in / 32]`. A group's sum is that of the
+    integer values, and takes its scale when it is added to the total.
+    """
+    return reference.routed_deltas(values, scales, y, weights, down, up)
+
+
+@routed_lora_q8.register_fake
+def _(
+    values: Tensor, scales: Tensor, y: Tensor, weights: Tensor, down: Tensor, up: Tensor
+) -> Tensor:
+    return torch.empty_like(y)
+
+
+@torch.library.custom_op("gem::linear_f32", mutates_args=())
+def linear_f32(x: Tensor, weight: Tensor) -> Tensor:
+    """`x` `[tokens, in]` times a small `weight` `[in, out]`, all float32: `[tokens, out]`.
+
+    For routers, whose ordinary matrix products are compiled without vectors. Summed by groups of 32
+    inputs (`gemcore.models.reference.grouped_matmul`), so it has the same bits on every machine.
+    """
+    return reference.grouped_matmul(x, weight)
+
+
+@linear_f32.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[1])

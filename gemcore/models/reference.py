@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gemcore.models.cache_layout import KEY_BLOCK, KEY_GROUP
+from gemcore.packing import GROUP
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH = 0.693359375
@@ -104,6 +105,44 @@ def ordered_matmul(x: Tensor, weight: Tensor, start: Tensor | None = None) -> Te
     out = x.new_zeros(x.shape[0], weight.shape[1]) if start is None else start
     for k in range(x.shape[1]):
         out = fma(x[:, k, None], weight[None, k], out)
+    return out
+
+
+def grouped_matmul(x: Tensor, weight: Tensor, scales: Tensor | None = None) -> Tensor:
+    """`x [tokens, in] @ weight [in, out]` by groups of 32 inputs, of which the last may be shorter.
+
+    Within a group `part = fma(x, weight, part)` over the inputs in ascending order, from zero; then
+    `total = fma(part, scale, total)` over the groups in ascending order. The groups' sums do not wait for
+    each other. `scales` is float32 `[tokens, groups]`; without it every scale is 1.
+    """
+    tokens, inputs = x.shape
+    groups = -(-inputs // GROUP)
+    # Zeros at the end of a sum change no bit of what is added to it.
+    missing = groups * GROUP - inputs
+    rows = torch.nn.functional.pad(x.float(), (0, missing)).reshape(tokens, groups, GROUP)
+    columns = torch.nn.functional.pad(weight.float(), (0, 0, 0, missing))
+    columns = columns.reshape(groups, GROUP, -1)
+    parts = rows.new_zeros(tokens, groups, columns.shape[2])
+    for k in range(GROUP):
+        parts = fma(rows[:, :, k, None], columns[None, :, k], parts)
+    total = torch.zeros_like(parts[:, 0])
+    for g in range(groups):
+        scale = torch.ones_like(total[:, :1]) if scales is None else scales[:, g, None]
+        total = fma(parts[:, g], scale, total)
+    return total
+
+
+def routed_deltas(
+    x: Tensor, scales: Tensor | None, y: Tensor, weights: Tensor, down: Tensor, up: Tensor
+) -> Tensor:
+    """`y` plus the deltas of the experts that work; see `gemcore.models.ops.routed_lora`."""
+    out = y.clone()
+    for e in range(weights.shape[1]):
+        active = weights[:, e] != 0
+        if active.any():
+            own = None if scales is None else scales[active]
+            inner = grouped_matmul(x[active], down[e], own) * weights[active, e, None]
+            out[active] = ordered_matmul(inner, up[e].float(), out[active])
     return out
 
 

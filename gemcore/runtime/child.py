@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 def in_child(work: Callable[[], bytes]) -> bytes | None:
@@ -21,16 +21,20 @@ def in_child(work: Callable[[], bytes]) -> bytes | None:
     if sys.platform != "linux":
         return None
     reading, writing = os.pipe()
+    # An interrupt right after the fork waits until it is known which child is to be ended.
+    interrupts = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         child = os.fork()
     except OSError:  # no more processes are allowed
+        signal.pthread_sigmask(signal.SIG_SETMASK, interrupts)
         os.close(reading)
         os.close(writing)
         return None
     if child == 0:
-        _finish(work, writing)
-    os.close(writing)
+        _finish(work, writing, interrupts)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, interrupts)
+        os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             result = pipe.read()
     except BaseException:
@@ -41,10 +45,11 @@ def in_child(work: Callable[[], bytes]) -> bytes | None:
     return result if status == 0 else None
 
 
-def _finish(work: Callable[[], bytes], writing: int) -> NoReturn:
+def _finish(work: Callable[[], bytes], writing: int, interrupts: Iterable[int]) -> NoReturn:
     """Do the work and end this process, without anything that Python does at its end."""
     code = 1
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, interrupts)
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(work())
         code = 0

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.runtime.replay import Replay
-from gemcore.runtime.tvm_abi import Object, Tensor, global_function
+from gemcore.runtime.tvm_abi import Function, Object, Tensor, global_function
 from gemcore.runtime.tvm_runtime import (
     CAPTURE,
     aligned,
@@ -26,7 +26,10 @@ from gemcore.runtime.tvm_runtime import (
 )
 
 FORWARD = "forward"
-"""Name of the one function of a compiled model."""
+"""Name of the function of a compiled model that every one has."""
+
+PRIOR = "prior"
+"""Name of the function that a model has whose own first layers give the prior over its experts."""
 
 
 class Executor(Protocol):
@@ -43,7 +46,21 @@ class Executor(Protocol):
         """Logits `[rows, vocabulary]` float32 of one pass over `tokens` `[tokens]`; writes `cache`.
 
         `placement` is int32 `[tokens, 5]` as in `gemcore.models.ops`; slots must lie inside the cache,
-        and `rows` `[rows]` inside the pass.
+        and `rows` `[rows]` inside the pass. `prior` is float32 `[tokens, experts]`, for routed models
+        only: each token has its request's.
+        """
+        ...
+
+    def prior(
+        self,
+        tokens: npt.NDArray[np.int32],
+        placement: npt.NDArray[np.int32],
+        cache: KVCache,
+    ) -> npt.NDArray[np.float32]:
+        """The prior over the experts `[experts]` float32 of one text, from the model's first layers.
+
+        Only for models that were compiled with an early prior. Writes the part of `cache` that belongs to
+        those layers.
         """
         ...
 
@@ -71,11 +88,13 @@ class NativeExecutor:
     ) -> None:
         self.library = library
         self.replay_times: npt.NDArray[np.int64] | None = None
+        self._instrument = instrument
         self._replays = instrument is None
         # Decoding repeats one size; prompts come in all sizes, each of which a pool would keep.
         noted = CAPTURE if self._replays else instrument
         self._decode = load_function(library, FORWARD, pooled=True, instrument=noted)
         self._prefill = load_function(library, FORWARD, pooled=False, instrument=instrument)
+        self._prior: Function | None = None
         self.threads = threads or usable_cores()
         use_threads(library, self.threads)
         # DLPack refuses read-only arrays; the library never writes its weights.
@@ -83,8 +102,8 @@ class NativeExecutor:
         self._weights = [as_tensor(array) for array in self._arrays]
         # Decoding writes its few numbers to the same places again and again.
         shapes = ((1,), (1, PLACEMENT_FIELDS), (1,))
-        self._one = tuple(aligned_zeros(shape, np.int32) for shape in shapes)
-        self._one_tensors = tuple(as_tensor(array) for array in self._one)
+        self._one = [aligned_zeros(shape, np.int32) for shape in shapes]
+        self._one_tensors = [as_tensor(array) for array in self._one]
         self._inputs: WeakKeyDictionary[KVCache, tuple[list[Tensor], Object]] = WeakKeyDictionary()
         self._passes: WeakKeyDictionary[KVCache, Replay] = WeakKeyDictionary()
 
@@ -98,16 +117,33 @@ class NativeExecutor:
     ) -> npt.NDArray[np.float32]:
         """Run one pass; see `Executor.forward`."""
         bound = self._bound(cache)
-        if len(tokens) == len(rows) == 1 and prior is None:
-            for place, values in zip(self._one, (tokens, placement, rows), strict=True):
+        priors = [] if prior is None else [prior]
+        if len(tokens) == len(rows) == 1:
+            for missing in [tokens, placement, rows, *priors][len(self._one) :]:
+                self._one.append(aligned_zeros(missing.shape, missing.dtype))
+                self._one_tensors.append(as_tensor(self._one[-1]))
+            for place, values in zip(self._one, (tokens, placement, rows, *priors), strict=True):
                 place[...] = values
             return as_array(self._one_token(cache, bound)).copy()
         # TVM does not take every empty array: the first row then stands in, and is left out again.
         wanted = rows if len(rows) else np.zeros(1, np.int32)
-        call = [tokens, placement, wanted] if prior is None else [tokens, placement, wanted, prior]
-        arguments = [as_tensor(aligned(array)) for array in call]
+        arguments = [as_tensor(aligned(array)) for array in (tokens, placement, wanted, *priors)]
         function = self._decode if len(tokens) == 1 else self._prefill
         return as_array(function(*arguments, bound))[: len(rows)]
+
+    def prior(
+        self,
+        tokens: npt.NDArray[np.int32],
+        placement: npt.NDArray[np.int32],
+        cache: KVCache,
+    ) -> npt.NDArray[np.float32]:
+        """Ask the model's first layers for the prior; see `Executor.prior`."""
+        if self._prior is None:
+            self._prior = load_function(
+                self.library, PRIOR, pooled=False, instrument=self._instrument
+            )
+        arguments = [as_tensor(aligned(array)) for array in (tokens, placement)]
+        return as_array(self._prior(*arguments, self._bound(cache)))
 
     def _one_token(self, cache: KVCache, bound: Object) -> Tensor:
         def run() -> Tensor:

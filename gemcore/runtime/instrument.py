@@ -122,6 +122,16 @@ class LoggedExecutor:
         self.log.use_caches(cache.tensors)
         return self._executor.forward(tokens, placement, rows, cache, prior)
 
+    def prior(
+        self,
+        tokens: npt.NDArray[np.int32],
+        placement: npt.NDArray[np.int32],
+        cache: KVCache,
+    ) -> npt.NDArray[np.float32]:
+        """Ask for the prior; see `Executor.prior`."""
+        self.log.use_caches(cache.tensors)
+        return self._executor.prior(tokens, placement, cache)
+
 
 class Clock:
     """An instrument that keeps the time of each of its calls, in compiled code.

@@ -173,9 +173,20 @@ def _attention(arguments: Sequence[Argument]) -> Traffic:
 
 
 def _routed_lora(arguments: Sequence[Argument]) -> Traffic:
-    chosen = (arguments[2].array != 0).any(axis=0)
-    share = chosen.sum() / max(1, len(chosen))
-    return _moved(arguments, parts={i: arguments[i].array.nbytes * share for i in (3, 4)})
+    """Activations, then the rows that are added to, the routing weights, and the two parts of the deltas."""
+    y, weights, down, up = range(len(arguments) - 4, len(arguments))
+    works = arguments[weights].array != 0
+    share = works.any(axis=0).mean()
+    rows = arguments[y].array.nbytes * float(works.any(axis=1).mean())
+    parts = {i: arguments[i].array.nbytes * float(share) for i in (down, up)}
+    work = arguments[down].array[0].size + arguments[up].array[0].size
+    return _moved(
+        arguments,
+        outputs=0,
+        parts={**parts, y: rows},
+        written={y: rows},
+        multiply_accumulates=float(works.sum()) * work,
+    )
 
 
 def _capacity(arguments: Sequence[Argument]) -> int:
@@ -210,5 +221,6 @@ _RULES: Mapping[str, Callable[[Sequence[Argument]], Traffic]] = MappingProxyType
         "attention": _attention,
         "attention_q8": _attention,
         "routed_lora": _routed_lora,
+        "routed_lora_q8": _routed_lora,
     }
 )

@@ -9,10 +9,12 @@ import attrs
 from gemcore.errors import unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from gem_suite.engines_text import TokenPair
+    from gemcore.generation import Answer
+    from gemcore.priors import Prior
     from gemcore.scoring import Forward, Score
     from gemcore.session import Session
     from gemcore.text.chat import ChatTemplate
@@ -50,8 +52,22 @@ class Engine(Protocol):
         """The most cache positions that passes may use."""
         ...
 
-    def forward(self) -> Forward:
-        """Passes over a cache of their own; see `gemcore.scoring.Forward`."""
+    @property
+    def usual_slots(self) -> int:
+        """Cache positions that are best in use at a time, unless one text alone needs more."""
+        ...
+
+    def forward(self, prior: Prior | None = None) -> Forward:
+        """Passes over a cache of their own, with one prior over the experts of a routed model.
+
+        See `gemcore.scoring.Forward`.
+        """
+        ...
+
+    def groups(
+        self, pairs: Sequence[TokenPair]
+    ) -> Iterator[tuple[Prior | None, Sequence[TokenPair]]]:
+        """Neighbours that may share passes, and their prior: a routed model may have one a context."""
         ...
 
 
@@ -66,10 +82,17 @@ class CompiledEngine:
         self.template = session.bundle.chat_template()
         self.context_length = session.context_length
         self.slots = session.config.context_length
+        self.usual_slots = min(self.slots, 4096)
 
-    def forward(self) -> Forward:
+    def forward(self, prior: Prior | None = None) -> Forward:
         """See `Engine.forward`."""
-        return self._session.passes_aside()
+        return self._session.passes_aside(prior=prior)
+
+    def groups(
+        self, pairs: Sequence[TokenPair]
+    ) -> Iterator[tuple[Prior | None, Sequence[TokenPair]]]:
+        """See `Engine.groups`."""
+        yield from self._session.groups_by_prior(pairs)
 
 
 def score_pairs(engine: Engine, pairs: Sequence[TokenPair]) -> list[Score]:
@@ -79,7 +102,10 @@ def score_pairs(engine: Engine, pairs: Sequence[TokenPair]) -> list[Score]:
     """
     from gem_suite.engines_trie import score_trie
 
-    return score_trie(pairs, engine.forward(), engine.slots)
+    scores: list[Score] = []
+    for prior, group in engine.groups(pairs):
+        scores += score_trie(group, engine.forward(prior), engine.slots, engine.usual_slots)
+    return scores
 
 
 def answer_prompts(
@@ -99,7 +125,6 @@ def answer_prompts(
         max_tokens: the most tokens of an answer.
         stop: texts that end an answer and are no part of it.
     """
-    from gem_suite.engines_generate import answer_side_by_side
     from gemcore.generation import Answer
     from gemcore.text.sampling import Sampler, SamplingSettings
     from gemcore.text.streaming import TextStream
@@ -115,8 +140,22 @@ def answer_prompts(
         )
         for prompt in prompts
     ]
-    scores = answer_side_by_side(answers, references, engine.forward(), engine.slots)
+    scores = finish_answers(engine, answers, references)
     return [(answer.result().text, value) for answer, value in zip(answers, scores, strict=True)]
+
+
+def finish_answers(
+    engine: Engine, answers: Sequence[Answer], references: Sequence[tuple[int, ...]]
+) -> list[float]:
+    """Let answers grow to their end; the log-likelihood of each one's reference, 0.0 of an empty one."""
+    from gem_suite.engines_generate import answer_side_by_side
+
+    scores: list[float] = []
+    for prior, group in engine.groups([(tuple(answer.prompt), ()) for answer in answers]):
+        part = slice(len(scores), len(scores) + len(group))
+        forward = engine.forward(prior)
+        scores += answer_side_by_side(answers[part], references[part], forward, engine.slots)
+    return scores
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,11 @@ from gemcore.text.chat import ChatTemplate
 from gemcore.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gem_suite.engines_text import TokenPair
     from gemcore.models.checkpoint import Checkpoint
+    from gemcore.priors import Prior
     from gemcore.scoring import Forward
 
 _GROWTH = 512
@@ -47,15 +51,23 @@ class EagerEngine:
         model_limit = checkpoint.config.context_length
         self.context_length = min(context_length or model_limit, model_limit)
         self.slots = model_limit
+        # Every token of a pass looks at all slots that are in use, seen or not.
+        self.usual_slots = min(model_limit, 1024)
         self.tokenizer = Tokenizer.from_text_data(checkpoint.text)
         self.template = ChatTemplate.from_text_data(checkpoint.text)
         self._decoder = EagerModel(checkpoint).decoder
         self._config = checkpoint.config
         self._caches: list[LayerCache] = []
 
-    def forward(self) -> Forward:
-        """See `gem_suite.engines.Engine.forward`."""
+    def forward(self, prior: Prior | None = None) -> Forward:
+        """See `gem_suite.engines.Engine.forward`; there are no experts here."""
         return self._pass
+
+    def groups(
+        self, pairs: Sequence[TokenPair]
+    ) -> Iterator[tuple[Prior | None, Sequence[TokenPair]]]:
+        """See `gem_suite.engines.Engine.groups`."""
+        yield None, pairs
 
     def _pass(
         self,

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from gem_suite.engines_text import TokenPair
     from gemcore.scoring import Forward
 
-MOST_SLOTS = 4096
-"""Cache positions that are in use at a time, unless one text alone has more."""
-
 REREAD = 0.1
 """A node's branches become families of their own where that reads at most this share again."""
 
@@ -84,17 +81,18 @@ class Segment:
     start: int
 
 
-def score_trie(pairs: Sequence[TokenPair], forward: Forward, slots: int) -> list[Score]:
+def score_trie(pairs: Sequence[TokenPair], forward: Forward, slots: int, usual: int) -> list[Score]:
     """Scores of continuations after their contexts, in the order of `pairs`.
 
     Args:
         pairs: ids of a context and of its continuation, both at least one; best all different.
         forward: runs one pass; see `gemcore.scoring.Forward`.
         slots: the most cache positions that `forward` has; no pair may have more inputs.
+        usual: cache positions that are in use at a time, unless one text alone has more.
     """
     totals = np.zeros(len(pairs))
     greedy = np.ones(len(pairs), np.bool_)
-    for families in _rounds(_families(_trie(pairs)), min(slots, MOST_SLOTS), slots):
+    for families in _rounds(_families(_trie(pairs)), min(slots, usual), slots):
         for wave in _waves(families):
             for part in _passes(wave):
                 _run(part, forward, totals, greedy)

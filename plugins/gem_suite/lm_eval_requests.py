@@ -229,7 +229,7 @@ def _prompt_ids(engine: Engine, prompt: str, max_tokens: int, *, rendered: bool)
 def _answer(
     engine: Engine, prompts: Sequence[Ids], options: GenerationOptions, seeds: Sequence[int]
 ) -> list[str]:
-    from gem_suite.engines_generate import answer_side_by_side
+    from gem_suite.engines import finish_answers
     from gemcore.generation import Answer
     from gemcore.text.sampling import Sampler
     from gemcore.text.streaming import TextStream
@@ -245,7 +245,7 @@ def _answer(
         )
         for prompt, seed in zip(prompts, seeds, strict=True)
     ]
-    answer_side_by_side(answers, [()] * len(answers), engine.forward(), engine.slots)
+    finish_answers(engine, answers, [()] * len(answers))
     return [answer.result().text for answer in answers]
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 import click
 import pytest
 
-from gemcore.cli.main import main
+from gemcore.cli.main import LazyGroup, PluginGroup, main
 from gemcore.discovery import Entry
 
 
@@ -83,6 +83,59 @@ def test_own_commands_win_and_two_claims_are_an_error(gem):
     code, _, err = gem(entries, "eval", "mine")
     assert code == 2
     assert "command 'eval mine' is claimed by a 1.0 and by b 1.0" in err
+
+
+@click.group(cls=PluginGroup)
+def tools():
+    """Tools of mine."""
+
+
+@tools.command()
+def own():
+    """Do something of the group's own."""
+    click.echo("own")
+
+
+@click.group(cls=LazyGroup, table={"mine": ("my_plugin:mine", "Do it.")})
+def lazy():
+    """Tools that are imported late."""
+
+
+def test_a_name_with_a_dot_is_a_command_of_a_plugins_group(gem):
+    entries = [
+        entry("tools", "my_plugin:tools"),
+        entry("tools.mine", "my_plugin:mine", "other-plugin"),
+        entry("tools.late", "no_such_module:mine"),
+    ]
+    assert gem(entries, "tools", "mine") == (0, "done\n", "")
+    assert gem(entries, "tools", "own") == (0, "own\n", "")
+    code, out, _ = gem(entries, "tools", "--help")
+    assert (code, "  own  Do something of the group's own." in out) == (0, True)
+    assert "  mine  from other-plugin 1.0" in out
+    _, out, _ = gem(entries, "--help")
+    assert "mine" not in out
+    assert gem(entries, "mine")[0] == 2
+    code, _, err = gem(entries, "tools", "late")
+    assert (code, "command 'tools late' of my-plugin 1.0 cannot be used" in err) == (1, True)
+    code, _, err = gem(entries, "tools", "mines")
+    assert (code, "did you mean 'mine'? Available: late, mine, own" in err) == (2, True)
+
+
+def test_groups_nest_as_deep_as_their_names(gem):
+    entries = [
+        entry("eval.tools", "my_plugin:tools"),
+        entry("eval.tools.mine", "my_plugin:mine"),
+        entry("eval.tools.no.group", "my_plugin:mine"),
+    ]
+    assert gem(entries, "eval", "tools", "mine") == (0, "done\n", "")
+    assert gem(entries, "eval", "tools", "no.group") == (0, "done\n", "")
+    assert "tools.mine" not in gem(entries, "eval", "--help")[1]
+
+
+def test_a_lazy_group_imports_its_own_commands_when_they_are_used(gem):
+    entries = [entry("lazy", "my_plugin:lazy"), entry("lazy.mine", "no_such_module:mine")]
+    assert gem(entries, "lazy", "mine") == (0, "done\n", "")
+    assert "  mine  Do it." in gem(entries, "lazy", "--help")[1]
 
 
 def test_a_dot_after_no_group_of_gem_is_part_of_the_name(gem):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from gemcore.reports import Plan, PlanEntry
 from gemcore.runtime.executor import FORWARD, NativeExecutor
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.testing import tiny_checkpoint, tiny_config
-from gemcore.testing.routed import SignRouter, SoftmaxRouter, fill_routing, tiny_experts
+from gemcore.testing.routed import tiny_experts
 
 TOKENS = 29
 
@@ -28,7 +27,7 @@ TOKENS = 29
 class Pair:
     """A model twice: eager and compiled, with the same weights."""
 
-    def __init__(self, machine, folder, config, chosen, make_router=None, cache="f16") -> None:
+    def __init__(self, machine, folder, config, chosen, cache="f16") -> None:
         names = [unit.name for unit in weight_units(config)]
         schemes = dict(zip(names, itertools.cycle(chosen), strict=False))
         entries = tuple(
@@ -36,47 +35,31 @@ class Pair:
         )
         plan = Plan(quantizer="test", entries=entries)
         weights, _ = pack_checkpoint(tiny_checkpoint(config), plan)
-        routing = {}
-        if make_router is not None:
-            routers = [make_router() for _ in range(config.layers)]
-            routing = {"router": routers, "experts": tiny_experts(config)}
-            weights = {_routed_name(name): array for name, array in weights.items()}
         self.config, self.cache = config, cache
-        self.eager = Decoder(config, schemes, cache=cache, **routing).eval()
-        weights |= fill_routing(self.eager)
+        self.eager = Decoder(config, schemes, cache=cache).eval()
         load_weights(self.eager, weights)
-        exported = export_decoder(config, schemes, cache=cache, **routing)
+        exported = export_decoder(config, schemes, cache=cache)
         library = folder / "model.so"
         build_library(lower(exported, config, machine.isa), machine.level.target, library)
         self.executor = NativeExecutor(library, [weights[name] for name in exported.weights])
 
     @torch.no_grad()
-    def eager_logits(self, tokens, placement, prior=None) -> np.ndarray:
+    def eager_logits(self, tokens, placement) -> np.ndarray:
         rows = torch.arange(len(tokens), dtype=torch.int32)
         caches = new_caches(self.config, 64, scheme=self.cache)
-        if prior is not None:
-            prior = torch.from_numpy(prior)
-        logits = self.eager(
-            torch.from_numpy(tokens), torch.from_numpy(placement), rows, caches, prior
-        )
+        logits = self.eager(torch.from_numpy(tokens), torch.from_numpy(placement), rows, caches)
         return logits.numpy()
 
-    def compiled_logits(self, tokens, placement, passes, prior=None) -> np.ndarray:
+    def compiled_logits(self, tokens, placement, passes) -> np.ndarray:
         cache = KVCache(self.config, 64, self.cache)
         found, start = [], 0
         for size in passes:
             part = slice(start, start + size)
             rows = np.arange(size, dtype=np.int32)
-            found.append(self.executor.forward(tokens[part], placement[part], rows, cache, prior))
+            found.append(self.executor.forward(tokens[part], placement[part], rows, cache))
             start += size
         assert start == len(tokens)
         return np.concatenate(found)
-
-
-def _routed_name(name: str) -> str:
-    """The name of a weight where every linear layer carries experts."""
-    parent, _, leaf = name.rpartition(".")
-    return f"{parent}.base.{leaf}" if leaf in ("packed", "bias") and "layers" in parent else name
 
 
 def some_tokens(config, count: int = TOKENS) -> np.ndarray:
@@ -181,49 +164,10 @@ def test_neighbours_are_joined(find_machine):
     assert {"rms_norm", "silu_mul", "linear_f"} <= kernels("f16")
 
 
-PRIOR = np.array([0.2, 0.5, 0.3], np.float32)
-
-
-@pytest.fixture(scope="module")
-def routed_pair(machine, tmp_path_factory) -> Pair:
-    schemes = ("q8-g32", "q4a-g32", "f16")
-    return Pair(
-        machine, tmp_path_factory.mktemp("routed"), tiny_config(layers=1), schemes, SignRouter
-    )
-
-
-def test_a_routed_model(routed_pair):
-    tokens, placement = some_tokens(routed_pair.config), causal_placement(0, TOKENS).numpy()
-    expected = routed_pair.eager_logits(tokens, placement, PRIOR)
-    for passes in ([TOKENS], [1] * TOKENS):
-        found = routed_pair.compiled_logits(tokens, placement, passes, PRIOR)
-        np.testing.assert_array_equal(found, expected)
-    general = routed_pair.compiled_logits(tokens, placement, [TOKENS], np.zeros(3, np.float32))
-    np.testing.assert_array_equal(
-        general, routed_pair.eager_logits(tokens, placement, np.zeros(3, np.float32))
-    )
-    assert np.abs(general - expected).max() > 0.1
-
-
-def test_a_learned_router(find_machine, tmp_path):
-    """Its matrix product is TVM's own, in an order of its own: near, not equal.
-
-    No weight comes close to its threshold, where the smallest difference would be a large one.
-    """
-    config = tiny_config(layers=1)
-    router = partial(SoftmaxRouter, 64, 3, threshold=0.0)
-    pair = Pair(find_machine("auto"), tmp_path, config, ("f16",), router)
-    tokens, placement = some_tokens(config), causal_placement(0, TOKENS).numpy()
-    expected = pair.eager_logits(tokens, placement, PRIOR)
-    for passes in ([TOKENS], [1] * TOKENS):
-        found = pair.compiled_logits(tokens, placement, passes, PRIOR)
-        np.testing.assert_allclose(found, expected, atol=0.01)
-
-
 def test_what_tvm_cannot_import_is_said_in_one_sentence(find_machine):
     class Odd(torch.nn.Module):
         def forward(self, hidden, prior):
-            return torch.linalg.qr(hidden[:, :3].T)[0].sum() * prior.expand(hidden.shape[0], -1)
+            return torch.linalg.qr(hidden[:, :3].T)[0].sum() * prior
 
     config = tiny_config(layers=1)
     schemes = {unit.name: "f16" for unit in weight_units(config)}
@@ -245,13 +189,4 @@ def test_sizes_that_do_not_fill_vectors_are_refused(find_machine, changes, said)
     config = tiny_config(layers=1, **changes)
     exported = export_decoder(config, {unit.name: "f16" for unit in weight_units(config)})
     with pytest.raises(GemError, match=said):
-        lower(exported, config, find_machine("auto").isa)
-
-
-def test_experts_of_odd_rank_are_refused(find_machine):
-    config = tiny_config(layers=1)
-    schemes = {unit.name: "f16" for unit in weight_units(config)}
-    experts = tiny_experts(config, rank=3)
-    exported = export_decoder(config, schemes, router=[SignRouter()], experts=experts)
-    with pytest.raises(GemError, match="rank 3 cannot be compiled: the rank must be even"):
         lower(exported, config, find_machine("auto").isa)

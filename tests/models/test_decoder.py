@@ -90,7 +90,8 @@ def logits_in_passes(
     for size in passes:
         rows = torch.arange(size, dtype=torch.int32)
         part = tokens[start : start + size]
-        found.append(decoder(part, causal_placement(start, size), rows, caches, prior))
+        each = None if prior is None else prior.expand(size, -1)
+        found.append(decoder(part, causal_placement(start, size), rows, caches, each))
         start += size
     return torch.cat(found)
 
@@ -201,7 +202,7 @@ def test_one_expert_on_every_token_is_the_model_with_that_delta_merged(expert):
 
     class Always(torch.nn.Module):
         def forward(self, hidden, prior):
-            return prior.expand(hidden.shape[0], -1)
+            return prior
 
     decoder = routed_decoder(checkpoint, Always, float_arithmetic=True)
     prior = torch.zeros(3)

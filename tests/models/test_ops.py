@@ -241,13 +241,75 @@ def test_routed_lora_is_the_dense_sum(operations):
     assert torch.equal(result[2], y[2])
 
 
+def numpy_fma(a, b, c):
+    """One rounding, as float64 has it: exact but for sums far below the middle of two float32."""
+    return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+
+
+def numpy_product(x, weight, scales):
+    """A row times `weight` `[in, out]`, one number at a time, in the order that is documented."""
+    total = np.zeros(weight.shape[1], np.float32)
+    for start in range(0, len(x), 32):
+        part = np.zeros_like(total)
+        for k in range(start, min(start + 32, len(x))):
+            part = numpy_fma(np.float32(x[k]), weight[k].astype(np.float32), part)
+        total = numpy_fma(part, scales[start // 32], total)
+    return total
+
+
+def numpy_deltas(x, scales, y, weights, down, up):
+    out = y.copy()
+    for t, e in zip(*weights.nonzero(), strict=True):
+        inner = numpy_product(x[t], down[e], scales[t]) * weights[t, e]
+        for r, factor in enumerate(inner):
+            out[t] = numpy_fma(factor, up[e, r].astype(np.float32), out[t])
+    return out
+
+
+@given(
+    tokens=st.integers(1, 4),
+    experts=st.integers(1, 5),
+    inputs=st.integers(1, 100),
+    rank=st.integers(1, 6),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=25)
+def test_routed_deltas_have_the_order_that_is_documented(tokens, experts, inputs, rank, seed):
+    groups = -(-inputs // 32)
+    x, y = random(tokens, inputs, seed=seed), random(tokens, 7, seed=seed + 1)
+    weights = random(tokens, experts, seed=seed + 2).relu()
+    down = random(experts, inputs, rank, seed=seed + 3).half()
+    up = random(experts, rank, 7, seed=seed + 4).half()
+    arrays = [tensor.numpy() for tensor in (y, weights, down, up)]
+    ones = np.ones((tokens, groups), np.float32)
+    found = ops.routed_lora(x, y, weights, down, up)
+    np.testing.assert_array_equal(found.numpy(), numpy_deltas(x.numpy(), ones, *arrays))
+    found = ops.linear_f32(x, down[0].float())
+    rows = [numpy_product(row, arrays[2][0], ones[0]) for row in x.numpy()]
+    np.testing.assert_array_equal(found.numpy(), np.stack(rows))
+    # Rounded activations come in whole groups.
+    wide = random(tokens, 32 * groups, seed=seed)
+    values, scales, _ = ops.quantize(wide)
+    down = random(experts, 32 * groups, rank, seed=seed + 3).half()
+    arrays[2] = down.numpy()
+    found = ops.routed_lora_q8(values, scales, y, weights, down, up)
+    expected = numpy_deltas(values.numpy(), scales.numpy(), *arrays)
+    np.testing.assert_array_equal(found.numpy(), expected)
+    # And it is the product of what they stand for.
+    near = float_ops.routed_lora(values * scales.repeat_interleave(32, 1), y, weights, down, up)
+    torch.testing.assert_close(found, near, rtol=1e-4, atol=1e-3)
+
+
 def test_an_expert_that_does_not_work_is_not_read():
-    x, y, weights = random(2, 8), random(2, 8, seed=1), torch.tensor([[0.0, 0.5], [0.0, 0.0]])
-    down, up = random(2, 8, 4, seed=2), random(2, 4, 8, seed=3)
+    x, y, weights = random(2, 32), random(2, 8, seed=1), torch.tensor([[0.0, 0.5], [0.0, 0.0]])
+    down, up = random(2, 32, 4, seed=2), random(2, 4, 8, seed=3)
+    values, scales, _ = ops.quantize(x)
     expected = ops.routed_lora(x, y, weights, down, up)
+    rounded = ops.routed_lora_q8(values, scales, y, weights, down, up)
     down[0] = torch.nan
     up[0] = torch.nan
     assert torch.equal(ops.routed_lora(x, y, weights, down, up), expected)
+    assert torch.equal(ops.routed_lora_q8(values, scales, y, weights, down, up), rounded)
 
 
 @pytest.mark.parametrize("tokens", [1, 7])
@@ -271,7 +333,10 @@ def test_shapes_are_known_without_computing(tokens):
         (torch.ops.gem.rope_append, (random(tokens, 128), rotation, placement, keys, values, 4)),
         (torch.ops.gem.attention, (random(tokens, 4, 16), keys, values, placement)),
         (torch.ops.gem.routed_lora, (x, random(tokens, 8), random(tokens, 2),
-                                     random(2, 64, 4), random(2, 4, 8))),
+                                     random(2, 64, 4).half(), random(2, 4, 8).half())),
+        (torch.ops.gem.routed_lora_q8, (*ops.quantize(x)[:2], random(tokens, 8), random(tokens, 2),
+                                        random(2, 64, 4).half(), random(2, 4, 8).half())),
+        (torch.ops.gem.linear_f32, (x, random(64, 3))),
     ]  # fmt: skip
     for operation, arguments in calls:
         torch.library.opcheck(

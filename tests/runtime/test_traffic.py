@@ -123,8 +123,17 @@ def test_only_experts_that_were_chosen_are_read():
     chosen[0, 1] = chosen[2, 1] = chosen[2, 3] = 0.5
     down, up = weight(4, 64, 8, dtype=np.float32), weight(4, 8, 32, dtype=np.float32)
     x, y = activation(3, 64), activation(3, 32)
-    moved = kernel_traffic("routed_lora_4_64_8_32", [x, y, Argument(chosen), down, up, y])
-    assert moved.memory == 2 * (64 * 8 + 8 * 32) * 4
+    size = 64 * 8 + 8 * 32
+    deltas = [Argument(chosen), down, up]
+    moved = kernel_traffic("routed_lora_4_64_8_32", [x, y, *deltas])
+    assert moved.memory == 2 * size * 4
+    assert moved.multiply_accumulates == 3 * size
+    # Two of three rows are added to.
+    assert moved.written == 2 * 32 * 4
+    assert moved.read == 2 * size * 4 + chosen.nbytes + 3 * 64 * 4 + 2 * 32 * 4
+    rounded = [activation(3, 64, dtype=np.int8), activation(3, 2)]
+    moved = kernel_traffic("routed_lora_q8_4_64_8_32", [*rounded, y, *deltas])
+    assert moved.read == 2 * size * 4 + chosen.nbytes + 3 * 64 + 3 * 2 * 4 + 2 * 32 * 4
 
 
 def test_of_an_unknown_kernel_everything_is_counted_and_the_last_is_the_output():

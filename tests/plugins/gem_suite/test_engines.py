@@ -30,7 +30,7 @@ def test_float32_scores_are_those_of_the_model_itself(tiny, eager):
         probabilities = np.exp(rows - rows.max(axis=1, keepdims=True))
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         expected = sum(np.log(probabilities[i, t]) for i, t in enumerate(continuation))
-        assert score.log_likelihood == pytest.approx(expected, abs=1e-5)
+        assert score.log_likelihood == pytest.approx(expected, rel=1e-6, abs=1e-5)
         assert score.greedy == all(probabilities.argmax(axis=1) == np.array(continuation))
 
 

@@ -51,7 +51,7 @@ def test_what_all_prompts_begin_with_is_read_once(tiny_session):
     class Counting:
         tokenizer, context_length, slots = engine.tokenizer, engine.context_length, engine.slots
 
-        def forward(self):
+        def forward(self, prior=None):
             passes = engine.forward()
 
             def forward(tokens, placement, rows):
@@ -59,6 +59,9 @@ def test_what_all_prompts_begin_with_is_read_once(tiny_session):
                 return passes(tokens, placement, rows)
 
             return forward
+
+        def groups(self, pairs):
+            yield None, pairs
 
     prompts = [(*range(10, 90), 100 + n) for n in range(10)]
     answer_prompts(Counting(), prompts, [()] * 10, max_tokens=1, stop=[])

@@ -45,13 +45,15 @@ def test_scores_are_those_of_a_session_to_the_bit(tiny_bundle, pairs):
 
     session = open_session(tiny_bundle.folder)
     engine = CompiledEngine(session)
-    assert score_trie(pairs, engine.forward(), engine.slots) == session.score_tokens(pairs)
+    assert score_trie(
+        pairs, engine.forward(), engine.slots, engine.usual_slots
+    ) == session.score_tokens(pairs)
 
 
 @given(pairs=PAIRS)
 def test_little_is_read_twice(pairs):
     forward = Recorder()
-    scores = score_trie(pairs, forward, 4096)
+    scores = score_trie(pairs, forward, 4096, 4096)
     once = len(distinct_beginnings(pairs))
     assert once <= forward.tokens <= (1 + 2 * engines_trie.REREAD) * once + 1
     for (_, continuation), score in zip(pairs, scores, strict=True):
@@ -62,7 +64,7 @@ def test_little_is_read_twice(pairs):
 @given(pairs=PAIRS, slots=st.integers(24, 60))
 def test_no_more_slots_are_used_than_there_are(pairs, slots):
     forward = Recorder()
-    scores = score_trie(pairs, forward, slots)
+    scores = score_trie(pairs, forward, slots, slots)
     assert forward.most_slots < slots
     assert all(score.log_likelihood < 0 for score in scores)
 
@@ -76,7 +78,7 @@ def test_three_levels_are_read_in_few_passes():
         for label in range(10)
     ]
     forward = Recorder(vocabulary=600)
-    score_trie(pairs, forward, 4096)
+    score_trie(pairs, forward, 4096, 4096)
     assert forward.tokens == 100 + 20 * (2 + 10)
     assert forward.passes <= 1 + 10
 
@@ -84,7 +86,7 @@ def test_three_levels_are_read_in_few_passes():
 def test_a_long_wave_is_cut_into_passes():
     pairs = [((1, 2, 3), tuple(range(3, 3 + 700)))]
     forward = Recorder(vocabulary=800)
-    (score,) = score_trie(pairs, forward, 4096)
+    (score,) = score_trie(pairs, forward, 4096, 4096)
     assert forward.tokens == 702
     assert forward.passes == -(-700 // PASS_ROWS)
     assert score.log_likelihood == pytest.approx(-700 * np.log(800))

@@ -250,7 +250,7 @@ def test_a_task_that_fails_on_the_way_is_reported_once(measure, tiny_session, da
     (token,) = tiny_session.tokenizer.encode("v", special=False)
 
     class Nonsense(CompiledEngine):
-        def forward(self):
+        def forward(self, prior=None):
             passes = super().forward()
 
             def forward(tokens, placement, rows):

@@ -1,0 +1,195 @@
+"""Thresholds: how sure a router must be, told from texts that it has not seen and kinds it does not know.
+
+Benchmarks are left out in turns. What they hold is labelled, but unfamiliar, and there routers are often
+wrong and no less sure. Half of what thresholds are chosen on is of that kind: so what is uncertain takes
+the general path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import torch
+from torch import Tensor
+
+from gem_scar.attention import ClusterAttention, ScarSettings
+from gem_scar.gather import Gathered
+from gem_scar.train import Clusters
+from gemcore.models import float_ops
+
+TAUS = tuple(i / 20 for i in range(1, 21))
+_ROUNDS = 300
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Trial:
+    """What a router, fitted on some texts, makes of others.
+
+    Attributes:
+        clusters: the trained cluster attention.
+        data: texts that it was not trained on.
+        logits: of the prior for those texts, float32 `[texts, experts + 1]`.
+        known: whether texts of the same sources were trained on.
+    """
+
+    clusters: Clusters
+    data: Gathered
+    logits: Tensor
+    known: bool
+
+
+def held_out_texts(data: Gathered, share: float) -> Tensor:
+    """Bool `[texts]`: an even share of the texts of each source that has at least three; at least one."""
+    chosen = torch.zeros(len(data.labels), dtype=torch.bool)
+    for source in data.sources.unique():
+        places = (data.sources == source).nonzero()[:, 0]
+        count = max(1, int(len(places) * share))
+        if len(places) > 2:
+            chosen[places[torch.linspace(0, len(places) - 1, count).long()]] = True
+    return chosen
+
+
+def source_folds(data: Gathered, folds: int) -> Iterator[Tensor]:
+    """Bool `[texts]` for each fold: the texts of the sources that it leaves out.
+
+    The sources of every label are dealt out in turn; a label's only source is never left out.
+    """
+    fold = torch.full((int(data.sources.max()) + 1,), -1)
+    for label in data.labels.unique():
+        sources = data.sources[data.labels == label].unique()
+        if len(sources) > 1:
+            fold[sources] = torch.arange(len(sources)) % folds
+    for i in range(folds):
+        left_out = fold[data.sources] == i
+        if left_out.any():
+            yield left_out
+
+
+def calibrate_prior(trials: list[Trial], experts: int) -> tuple[float, float]:
+    """Temperature and logit of the general path that make the prior's shares true.
+
+    Where the likeliest expert is wrong, the general path counts as right. Both numbers minimise the
+    cross-entropy (temperature scaling, arXiv 1706.04599; a fixed logit against the experts' is a
+    threshold on their free energy, arXiv 2010.03759).
+
+    Returns:
+        Temperature, and the logit before division by it.
+    """
+    logits = torch.cat([trial.logits[:, :experts] for trial in trials])
+    labels = torch.cat([trial.data.labels for trial in trials])
+    weights = _level([torch.full((len(t.logits),), float(t.known)) for t in trials])
+    targets = torch.where(logits.argmax(-1) == labels, labels, experts)
+    log_temperature = torch.nn.Parameter(torch.tensor(0.0))
+    general = torch.nn.Parameter(logits.logsumexp(-1).mean() - 1)
+    optimizer = torch.optim.Adam([log_temperature, general], lr=0.05)
+    for _ in range(_ROUNDS):
+        whole = torch.cat([logits, general.expand(len(logits), 1)], 1) / log_temperature.exp()
+        losses = torch.nn.functional.cross_entropy(whole, targets, reduction="none")
+        loss = (losses * weights).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(log_temperature.detach().exp()), float(general.detach())
+
+
+def prior_shares(logits: Tensor, temperature: float, general: float) -> Tensor:
+    """The prior of texts from its logits `[texts, experts + 1]`: float32 `[texts, experts]`."""
+    whole = torch.cat([logits[:, :-1], torch.full_like(logits[:, :1], general)], 1)
+    return torch.softmax(whole / temperature, dim=-1)[:, :-1]
+
+
+def calibrate_clusters(
+    trials: list[Trial], priors: list[Tensor], start: ScarSettings
+) -> ScarSettings:
+    """Temperature, radius and weight of the prior by cross-entropy, in the same way as the prior's."""
+    experts = trials[0].clusters.values.shape[1]
+    distances, groups, targets, biases, known = [], [], [], [], []
+    for trial, prior in zip(trials, priors, strict=True):
+        found = trial.clusters.distances(trial.data.states)
+        owners = trial.data.owners
+        shares = torch.softmax(-found / start.temperature, -1) @ trial.clusters.values
+        labels = trial.data.labels[owners]
+        targets.append(torch.where(shares.argmax(-1) == labels, labels, experts))
+        distances.append(found)
+        groups.append(trial.clusters.values)
+        biases.append(prior[owners])
+        known.append(torch.full((len(labels),), float(trial.known)))
+    weights = _level(known).split([len(k) for k in known])
+    log_temperature = torch.nn.Parameter(torch.tensor(start.temperature).log())
+    nearest = torch.cat([found.amin(-1) for found in distances])
+    beyond = torch.nn.Parameter(nearest.median().log())
+    strength = torch.nn.Parameter(torch.tensor(0.5))
+    optimizer = torch.optim.Adam([log_temperature, beyond, strength], lr=0.05)
+    for _ in range(_ROUNDS // 3):
+        loss = torch.zeros(())
+        for found, group, bias, target, weight in zip(
+            distances, groups, biases, targets, weights, strict=True
+        ):
+            far = beyond.exp().expand(len(found), 1)
+            wide = torch.cat([group, torch.zeros_like(group[:1])])
+            shares_of = bias @ wide.T + (1 - bias.sum(-1, keepdim=True)) * (1 - wide.sum(-1))
+            scores = -torch.cat([found, far], 1) / log_temperature.exp()
+            scores = scores + strength * shares_of.clamp(min=1e-6).log()
+            mass = torch.softmax(scores, -1)
+            whole = torch.cat([wide, 1 - wide.sum(-1, keepdim=True)], 1)
+            chosen = (mass @ whole).gather(1, target[:, None])[:, 0]
+            loss = loss - (chosen.clamp(min=1e-9).log() * weight).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return attrs.evolve(
+        start,
+        temperature=float(log_temperature.detach().exp()),
+        radius=float((2 * beyond.detach().exp()).sqrt()),
+        prior_weight=max(0.0, float(strength.detach())),
+    )
+
+
+def choose_tau(
+    trials: list[Trial], priors: list[Tensor], settings: ScarSettings, penalty: float
+) -> tuple[ScarSettings, dict[str, float]]:
+    """The gate with the greatest use: weight of right experts less `penalty` times that of wrong ones.
+
+    Returns:
+        The settings, and the mean weight of right and wrong experts on known and unfamiliar texts.
+    """
+    best = (float("-inf"), settings, dict[str, float]())
+    for tau in TAUS:
+        tried = attrs.evolve(settings, tau=tau)
+        report = outcome(trials, priors, tried)
+        use = sum(
+            report[f"{kind} right"] - penalty * report[f"{kind} wrong"]
+            for kind in ("known", "unfamiliar")
+            if f"{kind} right" in report
+        )
+        if use > best[0]:
+            best = (use, tried, report)
+    return best[1], best[2]
+
+
+def outcome(trials: list[Trial], priors: list[Tensor], settings: ScarSettings) -> dict[str, float]:
+    """Mean weight of right and of wrong experts, on known and on unfamiliar texts."""
+    rights: dict[str, list[Tensor]] = {}
+    for trial, prior in zip(trials, priors, strict=True):
+        clusters = trial.clusters
+        module = ClusterAttention(
+            clusters.query, clusters.keys, clusters.values, settings, float_ops
+        )
+        owners = trial.data.owners
+        with torch.no_grad():
+            weights = module(trial.data.states, prior[owners])
+        labels = trial.data.labels[owners]
+        whole = torch.cat([weights, torch.zeros_like(weights[:, :1])], 1)
+        right = whole.gather(1, labels[:, None])[:, 0]
+        kind = "known" if trial.known else "unfamiliar"
+        rights.setdefault(f"{kind} right", []).append(right)
+        rights.setdefault(f"{kind} wrong", []).append(weights.sum(-1) - right)
+    return {name: float(torch.cat(parts).mean()) for name, parts in rights.items()}
+
+
+def _level(known: list[Tensor]) -> Tensor:
+    """Weights with a sum of 1 that give known and unfamiliar parts the same say."""
+    flags = torch.cat(known) > 0
+    weights = torch.where(flags, 1 / flags.sum().clamp(min=1), 1 / (~flags).sum().clamp(min=1))
+    return weights / weights.sum()

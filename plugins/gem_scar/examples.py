@@ -1,0 +1,137 @@
+"""Labelled texts that routers are fitted on: items of benchmarks, and texts for the general path."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from gemcore.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from gem_suite.records import Benchmark
+    from gem_suite.schema import Document
+
+GENERAL = "none"
+"""The label of texts that no expert is for."""
+
+
+@attrs.frozen(kw_only=True)
+class Example:
+    """A text and where it belongs.
+
+    Attributes:
+        text: as a prompt might be.
+        label: an expert's name, or `none`.
+        source: the benchmark or file that it comes from: what it has in common with its like.
+    """
+
+    text: str
+    label: str
+    source: str
+
+
+def benchmark_examples(
+    root: Path,
+    experts: Mapping[str, str],
+    *,
+    items: int,
+    seed: int,
+    exclude: Collection[str] = (),
+) -> tuple[Example, ...]:
+    """Texts of the train items of every benchmark below `root`.
+
+    Every other text is the item alone (its context, text and question), the others stand in the prompt
+    form of the suite: so that neither is unfamiliar, and the form alone decides nothing.
+
+    Args:
+        root: the data folder, as for `gem eval suite`.
+        experts: domain to expert; items of other domains are for the general path.
+        items: the most of each benchmark.
+        seed: of the choice among them.
+        exclude: benchmarks to leave out.
+
+    Raises:
+        UsageError: a benchmark that is to be left out does not exist.
+        GemError: an item is malformed.
+    """
+    from gem_suite.catalog import builtin_benchmarks, by_name
+    from gem_suite.folders import find_folders, folder_benchmark
+    from gem_suite.lines import read_documents
+
+    folders = {n: f for n, f in find_folders(root).items() if not f.is_corpus}
+    for name in exclude:
+        if name not in folders:
+            raise unknown_name("benchmark", name, folders)
+    records = by_name(builtin_benchmarks())
+    found: list[Example] = []
+    for name, folder in folders.items():
+        if name in exclude or not folder.train.is_file():
+            continue
+        benchmark = records.get(name) or folder_benchmark(folder)
+        documents = list(read_documents(folder.train))
+        chosen = random.Random(f"{seed} {name}").sample(documents, min(items, len(documents)))
+        label = experts.get(folder.domain, GENERAL)
+        for i, document in enumerate(chosen):
+            text = prompt_text(benchmark, document) if i % 2 else raw_text(document)
+            if text.strip():
+                found.append(Example(text=text, label=label, source=name))
+    if not found:
+        raise UsageError(f"{root} has no benchmark with train.jsonl, so there is nothing to fit on")
+    return tuple(found)
+
+
+def raw_text(document: Document) -> str:
+    """An item without any wording around it."""
+    return "\n".join(filter(None, (document.context, document.text, document.question)))
+
+
+def prompt_text(benchmark: Benchmark, document: Document) -> str:
+    """An item as the suite puts it to a model."""
+    from gem_suite.prompts import build_request
+
+    request = build_request(benchmark, document)
+    if request.pairs:
+        return request.pairs[0][0]
+    return request.prompt or request.text
+
+
+def general_examples(path: Path, items: int, seed: int) -> tuple[Example, ...]:
+    """Paragraphs of a text file, as examples for the general path.
+
+    Raises:
+        UsageError: the file does not exist or holds no text.
+    """
+    try:
+        paragraphs = [p.strip() for p in path.read_text(encoding="utf-8").split("\n\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    paragraphs = [paragraph for paragraph in paragraphs if paragraph]
+    if not paragraphs:
+        raise UsageError(f"{path} holds no text")
+    chosen = random.Random(f"{seed} {path.name}").sample(paragraphs, min(items, len(paragraphs)))
+    return tuple(Example(text=text, label=GENERAL, source=path.name) for text in chosen)
+
+
+def check_labels(examples: Iterable[Example], experts: Sequence[str], least: int = 2) -> None:
+    """Check that every label is an expert's name and that each expert has examples.
+
+    Raises:
+        UsageError: it is not so.
+    """
+    counts = dict.fromkeys(experts, 0)
+    for example in examples:
+        if example.label == GENERAL:
+            continue
+        if example.label not in counts:
+            raise unknown_name("expert", example.label, [*experts, GENERAL])
+        counts[example.label] += 1
+    few = [name for name, count in counts.items() if count < least]
+    if few:
+        raise UsageError(
+            f"expert '{few[0]}' has {counts[few[0]]} example texts, and at least {least} are needed "
+            "to fit a router: give more data, or leave the expert out of the set"
+        )

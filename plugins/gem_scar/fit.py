@@ -1,0 +1,150 @@
+"""Fitting SCAR and its early prior to the experts of a set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import attrs
+import torch
+
+from gem_scar.attention import ScarSettings
+from gem_scar.calibrate import (
+    Trial,
+    calibrate_clusters,
+    calibrate_prior,
+    choose_tau,
+    held_out_texts,
+    prior_shares,
+    source_folds,
+)
+from gem_scar.examples import Example, check_labels
+from gem_scar.fit_options import FitOptions
+from gem_scar.fitted import FittedRouter, write_fitted
+from gem_scar.gather import Gathered, Progress, gather, ignore
+from gem_scar.hidden_states import base_checkpoint
+from gem_scar.train import train_clusters, train_prior
+from gemcore.errors import UsageError
+from gemcore.experts.expert_set import ExpertSet
+from gemcore.models.checkpoint import Checkpoint
+
+NAME = "scar"
+
+
+def fit_set(
+    experts: ExpertSet,
+    examples: Sequence[Example],
+    options: FitOptions | None = None,
+    progress: Progress = ignore,
+    checkpoint: Checkpoint | None = None,
+) -> list[str]:
+    """Fit to a set of experts and write `router.scar.safetensors` into its folder.
+
+    Args:
+        experts: of a folder.
+        examples: labelled with the experts' names or `none`.
+        options: how; the defaults are those that GEM's own router was made with.
+        progress: called with the name of a step, what is done and what there is.
+        checkpoint: the base model; if not given, it is opened by the name that the set has for it.
+
+    Returns:
+        Lines that say what came out.
+
+    Raises:
+        UsageError: too few examples, unknown labels, or a base that is not the experts'.
+        GemError: the file cannot be written.
+    """
+    options = options or FitOptions()
+    check_labels(examples, experts.names)
+    if experts.folder is None:
+        raise UsageError("a router is fitted for experts in a folder, and these are in none")
+    checkpoint = checkpoint or base_checkpoint(experts)
+    experts.check_base(checkpoint)
+    check_layer(options, checkpoint)
+    data = gather(checkpoint, examples, experts.names, options, progress)
+    fitted, report = fit_data(data, experts, options, progress)
+    path = write_fitted(experts.folder, fitted)
+    return [*report, f"wrote {path}"]
+
+
+def check_layer(options: FitOptions, checkpoint: Checkpoint) -> None:
+    """Raise UsageError where the model has no such layer to route at."""
+    layers = checkpoint.config.layers
+    if not 0 <= options.layer < layers:
+        raise UsageError(
+            f"layer {options.layer} cannot route: model '{checkpoint.name}' has layers 0 to "
+            f"{layers - 1}"
+        )
+
+
+def fit_data(
+    data: Gathered, experts: ExpertSet, options: FitOptions, progress: Progress = ignore
+) -> tuple[FittedRouter, list[str]]:
+    """Fit on gathered states; see `fit_set`."""
+    count = len(experts.names)
+    held_out = held_out_texts(data, options.held_out)
+    if not held_out.any():
+        raise UsageError(
+            "the examples are too few to choose thresholds: at least three of some source are needed"
+        )
+    trials = [_trial(data, ~held_out, held_out, True, count, options, progress)]
+    for left_out in source_folds(data, options.folds):
+        step_options = attrs.evolve(options, steps=max(1, options.steps // 2))
+        trials.append(_trial(data, ~left_out, left_out, False, count, step_options, progress))
+    whole = torch.ones_like(held_out)
+    last = _trial(data, whole, whole, True, count, options, progress)
+    temperature, general = calibrate_prior(trials, count)
+    priors = [prior_shares(trial.logits, temperature, general) for trial in trials]
+    start = ScarSettings(temperature=last.clusters.temperature)
+    settings = calibrate_clusters(trials, priors, start)
+    settings, report = choose_tau(trials, priors, settings, options.penalty)
+    weight, bias = train_prior(data, count + 1, options)
+    if not bool((data.labels == count).any()):
+        weight[count], bias[count] = 0.0, general
+    fitted = FittedRouter(
+        router=NAME,
+        base=experts.base,
+        experts=experts.names,
+        sha256=tuple(expert.digest for expert in experts.experts),
+        settings={
+            **attrs.asdict(settings),
+            "layer": options.layer,
+            "prior_layers": min(options.prior_layers, options.layer),
+            "prior_temperature": temperature,
+            "prior_longest": options.longest,
+            "prior_typical": float(trials[0].logits[:, :count].amax(-1).mean()),
+            "options": attrs.asdict(options),
+        },
+        tensors={
+            "query": last.clusters.query.numpy(),
+            "keys": last.clusters.keys.numpy(),
+            "values": last.clusters.values.numpy(),
+            "prior.weight": weight.numpy(),
+            "prior.bias": bias.numpy(),
+            "prior.mean": data.pooled.mean(0).numpy(),
+            "prior.deviation": data.pooled.std(0).clamp(min=1e-6).numpy(),
+        },
+    )
+    right = trials[0].logits[:, :count].argmax(-1) == trials[0].data.labels
+    lines = [
+        f"{len(data.labels)} texts, {len(data.states)} states of tokens",
+        f"prior on held-out texts: {float(right.float().mean()):.1%} right",
+        *(f"mean weight on texts, {name}: {value:.3f}" for name, value in report.items()),
+    ]
+    return fitted, lines
+
+
+def _trial(
+    data: Gathered,
+    train: torch.Tensor,
+    test: torch.Tensor,
+    known: bool,
+    experts: int,
+    options: FitOptions,
+    progress: Progress,
+) -> Trial:
+    seen, rest = data.of_texts(train), data.of_texts(test)
+    name = "training" if known else "training without some benchmarks"
+    clusters = train_clusters(seen, experts, options, partial(progress, name))
+    weight, bias = train_prior(seen, experts + 1, options)
+    return Trial(clusters=clusters, data=rest, logits=rest.pooled @ weight.T + bias, known=known)

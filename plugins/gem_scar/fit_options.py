@@ -1,0 +1,46 @@
+"""How routers are fitted."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class FitOptions:
+    """How a router is fitted.
+
+    Attributes:
+        layer: whose tokens are routed; its weights serve all later layers.
+        width: of queries and keys.
+        clusters: keys of each expert.
+        general_clusters: keys of the general path, where there are examples for it.
+        tokens: states of each text that are trained on.
+        longest: tokens of a text that are read.
+        steps: of training.
+        batch: states of each step.
+        rate: step size of Adam (arXiv 1412.6980).
+        balance: weight of the term that keeps an expert's clusters all in use.
+        decay: L2 penalty of the early prior.
+        prior_layers: after how many layers the early prior reads.
+        held_out: share of the texts that thresholds are chosen on.
+        folds: rounds in which some benchmarks are left out, to see what is unfamiliar.
+        penalty: how much worse a wrong expert is than a right one is good.
+        seed: of all that is random.
+    """
+
+    layer: int = 8
+    width: int = 48
+    clusters: int = 6
+    general_clusters: int = 8
+    tokens: int = 24
+    longest: int = 256
+    steps: int = 400
+    batch: int = 2048
+    rate: float = 0.003
+    balance: float = 0.02
+    decay: float = 1e-2
+    prior_layers: int = 2
+    held_out: float = 0.15
+    folds: int = 4
+    penalty: float = 2.0
+    seed: int = 0

@@ -1,0 +1,93 @@
+"""Hidden states of labelled texts: what is trained on, in a form that fits in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from gem_scar.examples import GENERAL, Example
+from gem_scar.fit_options import FitOptions
+from gem_scar.hidden_states import FirstLayers
+from gem_scar.prior import pooled
+from gemcore.models.checkpoint import Checkpoint
+
+Progress = Callable[[str, int, int], None]
+
+
+def ignore(name: str, done: int, total: int) -> None:
+    """Progress that nobody wants to see."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Gathered:
+    """States of texts and of some of their tokens.
+
+    Attributes:
+        labels: int64 `[texts]`: the expert's index, or the number of experts for the general path.
+        sources: int64 `[texts]`: numbers that are equal for texts from one benchmark or file.
+        pooled: float32 `[texts, 2 * hidden]`, what the early prior classifies.
+        states: float32 `[points, hidden]`, after the norm of the routing layer.
+        owners: int64 `[points]`: which text a state is from.
+    """
+
+    labels: Tensor
+    sources: Tensor
+    pooled: Tensor
+    states: Tensor
+    owners: Tensor
+
+    def of_texts(self, chosen: Tensor) -> Gathered:
+        """The texts where bool `chosen` `[texts]` is true, with their states."""
+        place = torch.cumsum(chosen, 0) - 1
+        points = chosen[self.owners]
+        return Gathered(
+            labels=self.labels[chosen],
+            sources=self.sources[chosen],
+            pooled=self.pooled[chosen],
+            states=self.states[points],
+            owners=place[self.owners[points]],
+        )
+
+
+def gather(
+    checkpoint: Checkpoint,
+    examples: Sequence[Example],
+    experts: Sequence[str],
+    options: FitOptions,
+    progress: Progress = ignore,
+) -> Gathered:
+    """Run the first layers over the examples.
+
+    Args:
+        checkpoint: the base model.
+        examples: labelled with names of `experts`, or `none`.
+        experts: in the order of the weights.
+        options: which layers, and how much of each text.
+        progress: called with the name of the step, the texts done and all texts.
+    """
+    layer, prior_layers = options.layer, min(options.prior_layers, options.layer)
+    net = FirstLayers(checkpoint, layer, options.longest)
+    generator = torch.Generator().manual_seed(options.seed)
+    found = net.states(
+        [net.tokens(example.text) for example in examples],
+        (prior_layers, layer),
+        lambda done, total: progress("reading texts", done, total),
+    )
+    means, states, owners = [], [], []
+    for text, after in enumerate(found):
+        means.append(pooled(after[prior_layers]))
+        order = torch.randperm(len(after[layer]), generator=generator)[: options.tokens]
+        states.append(net.norm(after[layer])[order.sort().values].detach())
+        owners += [text] * len(order)
+    indices = {name: i for i, name in enumerate(experts)} | {GENERAL: len(experts)}
+    sources = {source: i for i, source in enumerate(dict.fromkeys(e.source for e in examples))}
+    return Gathered(
+        labels=torch.tensor([indices[example.label] for example in examples]),
+        sources=torch.tensor([sources[example.source] for example in examples]),
+        pooled=torch.stack(means),
+        states=torch.cat(states),
+        owners=torch.tensor(owners),
+    )
