@@ -16,7 +16,7 @@ def smollm2_135m() -> Path:
     folder = Path(__file__).parent / "shipped" / "smollm2-135m"
     if not folder.is_dir():
         raise UsageError(
-            "this copy of GEM came without its experts: train some with gem experts train, or name a "
-            "folder with --experts"
+            "this copy of GEM came without its experts: train some with gem experts train, and name their "
+            "folder, with --experts FOLDER or --router scar:experts=FOLDER"
         )
     return folder
