@@ -22,6 +22,7 @@ from gemcore.generation import (
 from gemcore.lookup import PromptLookup
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
 from gemcore.priors import GivenPrior, Prior, Priors
+from gemcore.routes import Routes, check_experts, token_pieces
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.scoring import Forward, Pair, Score, common_length, score_pairs
 from gemcore.text.sampling import Sampler, SamplingSettings
@@ -277,6 +278,39 @@ class Session:
         """The prior over the experts `[experts]` for a text, or `given`, checked; None without experts."""
         return self._priors().of(tokens, given)
 
+    def routes(self, tokens: Sequence[int], prior: GivenPrior | None = None) -> Routes:
+        """Which experts work for which token of a text; the session's own text stays in its cache.
+
+        Args:
+            tokens: the text.
+            prior: of its experts; by default what the model's own network says of this text, so give that
+                of the prompt where the text is a prompt with its answer.
+
+        Raises:
+            UsageError: the model has no experts, or the text or the prior does not fit it.
+        """
+        check_experts(self.bundle.manifest)
+        self._check_ids(tokens)
+        cache = self._aside()
+        cache.reserve(len(tokens))
+        used = self.prior_of(tokens, prior)
+        assert used is not None
+        placement = _in_one_text(0, len(tokens))
+        ids, each = np.array(tokens, np.int32), np.tile(used, (len(tokens), 1))
+        parts = []
+        for start in range(0, len(tokens), PREFILL_CHUNK):
+            part = slice(start, start + PREFILL_CHUNK)
+            # Copied: what the executor gives may lie in memory that the next pass uses.
+            said = self._executor.routes(ids[part], placement[part], each[part], cache)
+            parts.append(said.mean(axis=0))
+        return Routes(
+            token_ids=tuple(tokens),
+            pieces=token_pieces(self.tokenizer, tokens),
+            experts=self.bundle.manifest.experts,
+            weights=np.concatenate(parts),
+            prior=used,
+        )
+
     def _priors(self) -> Priors:
         manifest = self.bundle.manifest
         return Priors(
@@ -336,8 +370,7 @@ class Session:
         """One pass that continues the cached text: logits of the last token, or of every one."""
         count, start = len(tokens), len(self._cached)
         self._cache.reserve(start + count)
-        placement = np.zeros((count, PLACEMENT_FIELDS), np.int32)
-        placement[:, :2] = np.arange(start, start + count, dtype=np.int32)[:, None]
+        placement = _in_one_text(start, count)
         rows = np.arange(count, dtype=np.int32) if every else np.array([count - 1], np.int32)
         ids = np.array(tokens, np.int32)
         prior = None if self._prior is None else np.tile(self._prior, (count, 1))
@@ -396,3 +429,10 @@ class Session:
             raise UsageError(
                 f"token id {wrong} is outside the vocabulary of {self.config.vocabulary_size}"
             )
+
+
+def _in_one_text(start: int, count: int) -> npt.NDArray[np.int32]:
+    """Placement of `count` tokens of one text that continues at position `start`: `[count, 5]`."""
+    placement = np.zeros((count, PLACEMENT_FIELDS), np.int32)
+    placement[:, :2] = np.arange(start, start + count, dtype=np.int32)[:, None]
+    return placement

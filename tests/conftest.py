@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import settings
 
@@ -16,6 +17,7 @@ from gem_uniform.quantizer import q4a_g32
 from gemcore.build import BuildParts, compile_bundle
 from gemcore.bundle import Bundle
 from gemcore.cli.display import StepDisplay
+from gemcore.experts.expert_set import ExpertSet
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.session import Session
 from gemcore.testing.tiny import CHAT_TEMPLATE, tiny_checkpoint, tiny_config
@@ -98,3 +100,53 @@ def tiny_folder(tiny, tmp_path_factory) -> Path:
     weights = {name: tensor.to_float32() for name, tensor in tiny.tensors.items()}
     save_file(weights, folder / "model.safetensors")
     return folder
+
+
+@attrs.frozen(eq=False)
+class SignsEverywhere:
+    """A router with `SignRouter` at every layer, and a prior that the first layer gives."""
+
+    chosen: ExpertSet
+
+    def prior(self, prompt):
+        return None
+
+    def experts(self):
+        return self.chosen
+
+    def layer_module(self, layer):
+        from gemcore.testing.routed import SignRouter
+
+        return SignRouter()
+
+    def prior_network(self):
+        import torch
+
+        from gemcore.routing import EarlyPrior
+        from gemcore.testing.routed import MeanPrior
+
+        network = MeanPrior(64, len(self.chosen.names))
+        torch.nn.init.normal_(network.scores, std=3.0, generator=torch.Generator().manual_seed(0))
+        return EarlyPrior(layers=1, module=network, longest=4)
+
+    def content(self):
+        return self.chosen.digest
+
+
+@pytest.fixture(scope="session")
+def tiny_experts(tiny, tmp_path_factory) -> ExpertSet:
+    """Three experts of the tiny model, whose deltas are large."""
+    from gemcore.testing.experts import write_tiny_set
+
+    return write_tiny_set(tmp_path_factory.mktemp("experts"), tiny, scale=1.0)
+
+
+@pytest.fixture(scope="session")
+def routed_bundle(tiny, tiny_parts, tiny_experts, tmp_path_factory) -> Bundle:
+    """The tiny model with experts and a router at each of its layers, compiled."""
+    parts = attrs.evolve(
+        tiny_parts,
+        router=SignsEverywhere(tiny_experts),
+        names=tiny_parts.names | {"router": "signs"},
+    )
+    return compile_bundle(tiny, parts, tmp_path_factory.mktemp("bundles") / "routed.gem")

@@ -16,7 +16,7 @@ from gemcore.cli.build_options import (
     sampling_settings,
 )
 from gemcore.cli.display import note
-from gemcore.cli.run import report_line
+from gemcore.cli.run import report_line, run_report
 
 if TYPE_CHECKING:
     from gemcore.recipe import Recipe
@@ -82,5 +82,5 @@ def _answer(session: Session, recipe: Recipe, messages: list[dict[str, str]]) ->
         return "".join(shown)
     click.echo()
     assert stream.result is not None
-    note(report_line(session, stream.result))
+    note(report_line(run_report(session, stream.result)))
     return stream.result.text

@@ -20,6 +20,7 @@ CORE_COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "run": ("gemcore.cli.run:run", "Answer one prompt."),
         "chat": ("gemcore.cli.chat:chat", "Talk with a model."),
+        "route": ("gemcore.cli.route:route", "Show which experts a text calls for."),
         "compile": ("gemcore.cli.compile:compile_command", "Compile a model into a bundle."),
         "bench": ("gemcore.cli.bench:bench", "Measure speed and memory."),
         "eval": ("gemcore.cli.evaluate:evaluate", "Measure quality."),

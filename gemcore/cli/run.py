@@ -19,6 +19,7 @@ from gemcore.cli.display import note, read_text_argument
 
 if TYPE_CHECKING:
     from gemcore.generation import Generation
+    from gemcore.routes import Routes
     from gemcore.session import EncodedPrompt, Session
 
 
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 @click.option(
     "--no-chat", is_flag=True, help="Continue the prompt as plain text, without template."
 )
+@click.option(
+    "--explain", is_flag=True, help="Show after the answer which experts worked for which token."
+)
+@click.option(
+    "--explain-html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write which experts worked to this HTML page.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the text.")
 def run(
     *,
@@ -39,6 +48,8 @@ def run(
     strict: bool,
     stop: tuple[str, ...],
     no_chat: bool,
+    explain: bool,
+    explain_html: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -49,9 +60,17 @@ def run(
     recipe = read_recipe(recipe_file, given | {"chat": False if no_chat else None})
     sampling = sampling_settings(recipe)
     text = read_text_argument(prompt)
+    explains = explain or explain_html is not None
+    if explain_html is not None:
+        _check_folder(explain_html)
     session = open_for_command(recipe, bundle, strict=strict)
+    if explains:
+        from gemcore.routes import check_experts
+
+        check_experts(session.bundle.manifest)
+    encoded = _encoded(session, text, system=recipe.run.system, chat=recipe.run.chat)
     stream = session.stream(
-        _encoded(session, text, system=recipe.run.system, chat=recipe.run.chat),
+        encoded,
         max_tokens=recipe.run.max_tokens,
         sampling=sampling,
         stop=stop,
@@ -64,11 +83,54 @@ def run(
         if not as_json:
             click.echo(piece, nl=False)
     assert stream.result is not None
+    # Before the routes are computed: the explanation is no part of what answering takes.
+    report = run_report(session, stream.result)
+    if not as_json:
+        click.echo()
+        note(report_line(report))
+    if explains:
+        routes = _routes(session, encoded, stream.result)
+        if explain_html is not None:
+            _write_page(explain_html, routes, report)
+        if as_json:
+            report["routing"] = routes.to_json()
+        elif explain:
+            _show(routes)
     if as_json:
-        click.echo(json.dumps(run_report(session, stream.result), ensure_ascii=False, indent=2))
-        return
+        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+
+
+def _check_folder(path: Path) -> None:
+    from gemcore.errors import UsageError
+
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {path.parent}, so make it first")
+
+
+def _routes(session: Session, prompt: EncodedPrompt, result: Generation) -> Routes:
+    """Which experts worked in prompt and answer, with the prior that the prompt had."""
+    prior = session.prior_of(prompt.tokens)
+    assert prior is not None
+    return session.routes([*prompt.tokens, *result.token_ids], prior.tolist())
+
+
+def _show(routes: Routes) -> None:
+    from gemcore.cli.explanation import explanation, shows_colour
+
     click.echo()
-    note(report_line(session, stream.result))
+    for line in explanation(routes, colour=shows_colour()):
+        click.echo(line)
+
+
+def _write_page(path: Path, routes: Routes, report: dict[str, Any]) -> None:
+    from gemcore.cache import write_atomically
+    from gemcore.cli.explanation_page import explanation_page
+
+    parts = [("Prompt", report["prompt_tokens"]), ("Answer", report["generated_tokens"])]
+    about = [report["model"], f"quantizer {report['quantizer']}", f"router {report['router']}"]
+    with write_atomically(path) as file:
+        file.write(explanation_page(routes, parts, about).encode())
+    note(f"which experts worked: {path}")
 
 
 def _encoded(session: Session, text: str, *, system: str | None, chat: bool) -> EncodedPrompt:
@@ -131,9 +193,8 @@ def run_report(session: Session, result: Generation) -> dict[str, Any]:
     }
 
 
-def report_line(session: Session, result: Generation) -> str:
-    """The quiet line after an answer."""
-    values = run_report(session, result)
+def report_line(values: dict[str, Any]) -> str:
+    """The quiet line after an answer, from `run_report`."""
     speed = values["decode_tokens_per_s"]
     parts = [
         values["model"],

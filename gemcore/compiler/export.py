@@ -29,6 +29,9 @@ CALL_INPUTS = ("tokens", "placement", "rows")
 PRIOR_INPUTS = ("tokens", "placement")
 """What changes from call to call of the program that gives the prior."""
 
+ROUTES_INPUTS = ("tokens", "placement", "priors")
+"""What changes from call to call of the program that says which experts work."""
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class ExportedDecoder:
@@ -40,12 +43,16 @@ class ExportedDecoder:
         call_inputs: how many inputs come before the caches.
         prior: gives the prior over experts `[experts]` of a text; it takes the tokens and their placement,
             then the same caches and weights as `program`. None where the model has no such part.
+        routes: gives what each router says of each token, `[routing layers, tokens, experts]`; it takes
+            the tokens, their placement and the prior of each, then the same caches and weights. None
+            for a model without router.
     """
 
     program: torch.export.ExportedProgram
     weights: tuple[str, ...]
     call_inputs: int
     prior: torch.export.ExportedProgram | None = None
+    routes: torch.export.ExportedProgram | None = None
 
 
 class _Stateless(nn.Module):
@@ -103,6 +110,41 @@ class _StatelessEarly(nn.Module):
         arguments = (tokens, placement, caches)
         prior: Tensor = torch.func.functional_call(self.__dict__["early"], named, arguments)
         return prior
+
+
+class _Routes(nn.Module):
+    """The decoder up to its last router, with its weights as an argument."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.__dict__["routes"] = _Upto(decoder)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        placement: Tensor,
+        priors: Tensor,
+        caches: list[LayerCache],
+        weights: dict[str, Tensor],
+    ) -> Tensor:
+        named = {f"decoder.{n}": t for n, t in weights.items() if not _of_prior(n)}
+        arguments = (tokens, placement, caches, priors)
+        routes: Tensor = torch.func.functional_call(self.__dict__["routes"], named, arguments)
+        return routes
+
+
+class _Upto(nn.Module):
+    """`Decoder.routes` as a module."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self, tokens: Tensor, placement: Tensor, caches: list[LayerCache], priors: Tensor
+    ) -> Tensor:
+        routes: Tensor = self.decoder.routes(tokens, placement, caches, priors)
+        return routes
 
 
 def export_decoder(
@@ -164,11 +206,19 @@ def export_decoder(
         known = {name: dynamic[name] for name in (*PRIOR_INPUTS, "caches", "weights")}
         read = (tokens, placement, caches, weights)
         early = _export_early(decoder, early_prior, read, known, names)
+    routes = None
+    if priors and decoder.last_router >= 0:
+        known = {name: dynamic[name] for name in ("tokens", "placement", "caches", "weights")}
+        known["priors"] = {0: count}
+        asked = (tokens, placement, priors[0], caches, weights)
+        with torch.no_grad():
+            routes = torch.export.export(_Routes(decoder).eval(), asked, dynamic_shapes=known)
     return ExportedDecoder(
         program=program,
         weights=tuple(weights),
         call_inputs=len(CALL_INPUTS) + len(priors),
         prior=early,
+        routes=routes,
     )
 
 

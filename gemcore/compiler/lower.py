@@ -21,7 +21,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 from tvm_ffi import structural_equal
 
-from gemcore.compiler.export import PRIOR_INPUTS, ExportedDecoder
+from gemcore.compiler.export import PRIOR_INPUTS, ROUTES_INPUTS, ExportedDecoder
 from gemcore.compiler.instructions import InstructionSet
 from gemcore.compiler.kernels import (
     activations,
@@ -37,7 +37,7 @@ from gemcore.compiler.kernels.vector import LANES
 from gemcore.errors import GemError
 from gemcore.models.config import ModelConfig
 from gemcore.packing import GROUP, get_scheme
-from gemcore.runtime.executor import FORWARD, PRIOR
+from gemcore.runtime.executor import FORWARD, PRIOR, ROUTES
 
 Converter = Callable[[fx.Node, Any], Any]
 
@@ -45,8 +45,9 @@ Converter = Callable[[fx.Node, Any], Any]
 def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -> tvm.IRModule:
     """Relax module with the function `forward(tokens, placement, rows[, prior], (caches, weights))`.
 
-    A model whose first layers give the prior has a second one, `prior(tokens, placement, (caches, weights))`,
-    with the very same caches and weights.
+    A model with a router has another one, `routes(tokens, placement, priors, (caches, weights))`, and one
+    whose first layers give the prior has `prior(tokens, placement, (caches, weights))`, all with the very
+    same caches and weights.
 
     Raises GemError when the router uses a torch operation that TVM's importer does not know, and for
     a model whose sizes the kernels cannot cut into vectors.
@@ -56,6 +57,9 @@ def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -
     if exported.prior is not None:
         prior = _lower(exported.prior, len(PRIOR_INPUTS), PRIOR, config, isa)
         module.update(_sharing(prior, module))
+    if exported.routes is not None:
+        routes = _lower(exported.routes, len(ROUTES_INPUTS), ROUTES, config, isa)
+        module.update(_sharing(routes, module))
     return module
 
 

@@ -226,6 +226,31 @@ class Decoder(nn.Module):
             x, weights = layer(x, self.rotation, placement, cache, prior, weights)
         return x
 
+    def routes(
+        self, tokens: Tensor, placement: Tensor, caches: Sequence[LayerCache], prior: Tensor
+    ) -> Tensor:
+        """What each router says of each token: `[routing layers, tokens, experts]` float32.
+
+        The experts work on the way, so this is what happens in `forward`. Nothing is computed after the
+        last router, and only the caches of the layers before it are written. There must be a router.
+        """
+        x: Tensor = self.embedding.embed(tokens)
+        weights: Tensor | None = None
+        found = []
+        *before, last = list(self.layers)[: self.last_router + 1]
+        for layer, cache in zip(before, caches, strict=False):
+            x, weights = layer(x, self.rotation, placement, cache, prior, weights)
+            if layer.router is not None:
+                found.append(weights)
+        found.append(last.router(last.attention_norm(x), prior))
+        return torch.stack(found)
+
+    @property
+    def last_router(self) -> int:
+        """Index of the last layer that has a router; -1 where none has."""
+        routing = [i for i, layer in enumerate(self.layers) if layer.router is not None]
+        return max(routing, default=-1)
+
 
 def _apply(
     linear: nn.Module, x: Tensor, weights: Tensor | None, residual: Tensor | None = None

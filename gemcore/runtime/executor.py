@@ -31,6 +31,9 @@ FORWARD = "forward"
 PRIOR = "prior"
 """Name of the function that a model has whose own first layers give the prior over its experts."""
 
+ROUTES = "routes"
+"""Name of the function that a model with a router has, which says which experts work for which token."""
+
 
 class Executor(Protocol):
     """Runs passes of a compiled decoder, wherever that happens."""
@@ -61,6 +64,20 @@ class Executor(Protocol):
 
         Only for models that were compiled with an early prior. Writes the part of `cache` that belongs to
         those layers.
+        """
+        ...
+
+    def routes(
+        self,
+        tokens: npt.NDArray[np.int32],
+        placement: npt.NDArray[np.int32],
+        prior: npt.NDArray[np.float32],
+        cache: KVCache,
+    ) -> npt.NDArray[np.float32]:
+        """What each router says of each token: `[routing layers, tokens, experts]` float32.
+
+        Only for models with a router. The arguments are those of `forward`. Writes the part of `cache`
+        that belongs to the layers before the last router.
         """
         ...
 
@@ -95,6 +112,7 @@ class NativeExecutor:
         self._decode = load_function(library, FORWARD, pooled=True, instrument=noted)
         self._prefill = load_function(library, FORWARD, pooled=False, instrument=instrument)
         self._prior: Function | None = None
+        self._routes: Function | None = None
         self.threads = threads or usable_cores()
         use_threads(library, self.threads)
         # DLPack refuses read-only arrays; the library never writes its weights.
@@ -144,6 +162,21 @@ class NativeExecutor:
             )
         arguments = [as_tensor(aligned(array)) for array in (tokens, placement)]
         return as_array(self._prior(*arguments, self._bound(cache)))
+
+    def routes(
+        self,
+        tokens: npt.NDArray[np.int32],
+        placement: npt.NDArray[np.int32],
+        prior: npt.NDArray[np.float32],
+        cache: KVCache,
+    ) -> npt.NDArray[np.float32]:
+        """Ask the routers; see `Executor.routes`."""
+        if self._routes is None:
+            self._routes = load_function(
+                self.library, ROUTES, pooled=False, instrument=self._instrument
+            )
+        arguments = [as_tensor(aligned(array)) for array in (tokens, placement, prior)]
+        return as_array(self._routes(*arguments, self._bound(cache)))
 
     def _one_token(self, cache: KVCache, bound: Object) -> Tensor:
         def run() -> Tensor:

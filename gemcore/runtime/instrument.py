@@ -132,6 +132,17 @@ class LoggedExecutor:
         self.log.use_caches(cache.tensors)
         return self._executor.prior(tokens, placement, cache)
 
+    def routes(
+        self,
+        tokens: npt.NDArray[np.int32],
+        placement: npt.NDArray[np.int32],
+        prior: npt.NDArray[np.float32],
+        cache: KVCache,
+    ) -> npt.NDArray[np.float32]:
+        """Ask the routers; see `Executor.routes`."""
+        self.log.use_caches(cache.tensors)
+        return self._executor.routes(tokens, placement, prior, cache)
+
 
 class Clock:
     """An instrument that keeps the time of each of its calls, in compiled code.

@@ -200,10 +200,10 @@ class Tokenizer:
             text = text.removeprefix(" ")
         return text
 
-    def incremental_decoder(self) -> IncrementalDecoder:
-        """A decoder for tokens that come one by one; control tokens are left out."""
+    def incremental_decoder(self, *, special: bool = False) -> IncrementalDecoder:
+        """A decoder for tokens that come one by one; control tokens are left out unless `special`."""
         spelling = self._known_spelling()
-        bytes_of = functools.partial(self._bytes_of, spelling, False)
+        bytes_of = functools.partial(self._bytes_of, spelling, special)
         return IncrementalDecoder(bytes_of, spelling.leading_spaces)
 
     def _known_spelling(self) -> Spelling:

@@ -18,7 +18,7 @@ from gemcore.models.routed import routed_weights
 from gemcore.models.weights import dense_weights, pack_checkpoint
 from gemcore.reports import Plan, PlanEntry
 from gemcore.routing import EarlyPrior
-from gemcore.runtime.executor import FORWARD, PRIOR, NativeExecutor
+from gemcore.runtime.executor import FORWARD, PRIOR, ROUTES, NativeExecutor
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.runtime.tvm_runtime import usable_cores
 from gemcore.testing import tiny_checkpoint, tiny_config
@@ -190,6 +190,27 @@ def test_the_first_layers_give_the_prior(pair):
     np.testing.assert_array_equal(logits, pair.expected(tokens, placement, prior))
 
 
+def test_routes_are_what_the_router_says_in_any_passes(pair):
+    """The second of three layers routes; the cache is written before it, and not from it on."""
+    tokens, placement = text(pair.config)
+    prior = each(TOKENS, 0.2, 0.5, 0.3)
+    said = []
+    router = pair.eager.layers[1].router
+    hook = router.register_forward_hook(lambda _, given, result: said.append(result.numpy()))
+    pair.expected(tokens, placement, prior)
+    hook.remove()
+    for passes in ([TOKENS], [1] * TOKENS, [2, 17, 1, 9]):
+        cache, parts, start = KVCache(pair.config, 64), [], 0
+        for size in passes:
+            part = slice(start, start + size)
+            given = tokens[part], placement[part], prior[part]
+            parts.append(pair.executor.routes(*given, cache).copy())
+            start += size
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), said)
+        written = [np.asarray(tensor).any() for tensor in cache.tensors]
+        assert written == [True, True, False, False, False, False]
+
+
 def test_a_learned_router(find_machine, tmp_path):
     """Its matrix product is TVM's own, in an order of its own: near, not equal.
 
@@ -234,6 +255,9 @@ def test_neighbours_are_joined_around_experts(find_machine):
     assert sum(name.startswith("rms_norm_64") for name in forward) == 1
     assert not any(name.startswith(("routed_lora", "rms_norm_64")) for name in prior)
     assert set(prior) - set(forward) == {name for name in prior if name.startswith("linear_f32")}
+    routes = kernel_calls(module[ROUTES])
+    assert set(routes) <= set(forward) | {name for name in routes if name.startswith("expand_dims")}
+    assert sum(name.startswith("rms_norm_64") for name in routes) == 1
 
 
 def kernel_calls(function) -> list[str]:
