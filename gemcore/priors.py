@@ -66,6 +66,19 @@ class Priors:
         return self.executor.prior(ids, placement, self.cache).copy()
 
 
+def each_token(
+    prior: Prior | None, experts: Sequence[str], tokens: int
+) -> npt.NDArray[np.float32] | None:
+    """A request's prior for each of its tokens, `[tokens, experts]`; None for a model without experts.
+
+    Where there is no prior, it says nothing: zeros.
+    """
+    if not experts:
+        return None
+    row = np.zeros(len(experts), np.float32) if prior is None else prior
+    return np.tile(row, (tokens, 1))
+
+
 def check_prior(given: GivenPrior, experts: Sequence[str]) -> Prior:
     """A caller's prior as an array `[experts]`.
 

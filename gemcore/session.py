@@ -21,7 +21,7 @@ from gemcore.generation import (
 )
 from gemcore.lookup import PromptLookup
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
-from gemcore.priors import GivenPrior, Prior, Priors
+from gemcore.priors import GivenPrior, Prior, Priors, each_token
 from gemcore.routes import Routes, check_experts, token_pieces
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.scoring import Forward, Pair, Score, common_length, score_pairs
@@ -123,8 +123,16 @@ class Session:
         tokens = self.encode_prompt(prompt, system=system, chat=chat)
         sampler = Sampler(sampling or SamplingSettings())
         lookup = PromptLookup(prompt_lookup) if prompt_lookup else None
-        self._use_prior(self.prior_of(tokens, prior))
-        return GenerationStream(self._generate(tokens, max_tokens, sampler, tuple(stop), lookup))
+        given = None if prior is None else self.prior_of(tokens, prior)
+
+        def pieces() -> Iterator[str | Generation]:
+            answer = self._answer(tokens, max_tokens, sampler, tuple(stop))
+            # Only now, for others may have been answered since; and the time counts.
+            self._use_prior(self.prior_of(tokens) if given is None else given)
+            logits, answer.cached = self._prefill(tokens)
+            yield from generate(answer, logits, self._feed_rows, self.forget, lookup)
+
+        return GenerationStream(pieces())
 
     def generate_batch(
         self,
@@ -205,18 +213,6 @@ class Session:
             shown=TextStream(self.tokenizer, stop),
             ends=frozenset(self.tokenizer.stop_token_ids),
         )
-
-    def _generate(
-        self,
-        tokens: list[int],
-        max_tokens: int,
-        sampler: Sampler,
-        stop: tuple[str, ...],
-        lookup: PromptLookup | None,
-    ) -> Iterator[str | Generation]:
-        answer = self._answer(tokens, max_tokens, sampler, stop)
-        logits, answer.cached = self._prefill(tokens)
-        yield from generate(answer, logits, self._feed_rows, self.forget, lookup)
 
     def _feed_rows(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         return self._run(tokens, every=True)
@@ -373,8 +369,8 @@ class Session:
         placement = _in_one_text(start, count)
         rows = np.arange(count, dtype=np.int32) if every else np.array([count - 1], np.int32)
         ids = np.array(tokens, np.int32)
-        prior = None if self._prior is None else np.tile(self._prior, (count, 1))
-        logits = self._executor.forward(ids, placement, rows, self._cache, prior)
+        each = each_token(self._prior, self.bundle.manifest.experts, count)
+        logits = self._executor.forward(ids, placement, rows, self._cache, each)
         self._cached.extend(tokens)
         return logits
 
@@ -386,8 +382,7 @@ class Session:
         """
         cache = self._aside()
         cache.reserve(slots)
-        if prior is None and self.bundle.manifest.experts:
-            prior = np.zeros(len(self.bundle.manifest.experts), np.float32)
+        experts = self.bundle.manifest.experts
 
         def forward(
             tokens: npt.NDArray[np.int32],
@@ -395,7 +390,7 @@ class Session:
             rows: npt.NDArray[np.int32],
         ) -> npt.NDArray[np.float32]:
             cache.reserve(int(placement[:, 1].max()) + 1)
-            each = None if prior is None else np.tile(prior, (len(tokens), 1))
+            each = each_token(prior, experts, len(tokens))
             return self._executor.forward(tokens, placement, rows, cache, each)
 
         return forward

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import attrs
@@ -25,6 +26,13 @@ from gemcore.testing.tiny import CHAT_TEMPLATE, tiny_checkpoint, tiny_config
 # A test must not fail because the machine is busy, and a build is judged on the same examples twice.
 settings.register_profile("gem", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("gem")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Commands can be interrupted: a shell that runs the tests in the background has that ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

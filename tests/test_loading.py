@@ -77,7 +77,7 @@ def test_records_come_in_order_from_any_iterable():
         (plugin_of(other=[]), "unknown hook 'other': hooks are gem_benchmarks, "),
         (SimpleNamespace(gem_routers=unmarked), "gem_routers lacks the mark @gemcore.hookimpl"),
         (SimpleNamespace(gem_routers=wrapping), "its gem_routers wraps other plugins' hooks"),
-        (SimpleNamespace(), "implements none of the hooks gem_benchmarks, gem_metrics"),
+        (SimpleNamespace(), "implements none of the hooks gem_benchmarks, gem_experts, "),
         (SimpleNamespace(GEM_HOOK_API=2), "needs hook API 2, but this GEM has 1"),
         (SimpleNamespace(GEM_HOOK_API="1"), "its GEM_HOOK_API is '1', not a whole number"),
     ],

@@ -99,6 +99,12 @@ def test_without_a_prior_the_base_model_answers(told, tiny_session) -> None:
     assert np.array_equal(told.logits(TEXT), tiny_session.logits(TEXT))
 
 
+def test_tokens_can_be_fed_before_anything_is_asked(told, tiny_session) -> None:
+    fresh = open_session(told.bundle.folder, threads=1)
+    tiny_session.forget()
+    assert np.array_equal(fresh.feed(TEXT), tiny_session.feed(TEXT))
+
+
 def test_a_given_prior_is_used_and_kept_through_the_answer(told, eager, tiny_session) -> None:
     prior = {"law": 0.75, "code": 0.25}
     told.forget()
