@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gem_routers.opening import first_layer
-from gem_scar.examples import GENERAL, Example, check_labels
+from gem_scar.examples import GENERAL, Example, check_labels, sources_of
 from gem_scar.fitted import FittedRouter, open_experts, read_fitted_for, tensor, write_fitted
 from gemcore.errors import UsageError
 from gemcore.models import ops
@@ -103,7 +103,7 @@ class MixingRouter:
             base=experts.base,
             experts=experts.names,
             sha256=tuple(expert.digest for expert in experts.experts),
-            settings={},
+            settings={"data": sources_of(examples)},
             tensors={"weight": weight.numpy(), "bias": bias.numpy()},
         )
         return [f"wrote {write_fitted(experts.folder, fitted)}"]

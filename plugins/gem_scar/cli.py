@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gem_suite.licences import CHOICES
+
 if TYPE_CHECKING:
     from gemcore.experts.expert_set import ExpertSet
 
@@ -35,6 +37,13 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     help="A file of text, paragraphs apart, that no expert is for; may be repeated.",
 )
+@click.option(
+    "--licences",
+    type=click.Choice(CHOICES),
+    default="permissive",
+    show_default=True,
+    help="Only data whose licence permits to pass on what was made of it, or all.",
+)
 @click.option("--exclude", default="", metavar="NAME,…", help="Benchmarks to leave out.")
 @click.option(
     "--items",
@@ -54,6 +63,7 @@ def fit_router(
     choice: str | None,
     data: Path | None,
     general: tuple[Path, ...],
+    licences: str,
     exclude: str,
     items: int,
     steps: int | None,
@@ -84,7 +94,12 @@ def fit_router(
     names = [name.strip() for name in exclude.split(",") if name.strip()]
     examples = list(
         benchmark_examples(
-            data_folder(data), domains_of(experts), items=items, seed=seed, exclude=names
+            data_folder(data),
+            domains_of(experts),
+            items=items,
+            seed=seed,
+            exclude=names,
+            licences=licences,
         )
     )
     for path in general:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +28,13 @@ class Example:
         text: as a prompt might be.
         label: an expert's name, or `none`.
         source: the benchmark or file that it comes from: what it has in common with its like.
+        licence: of the source; empty where nobody said.
     """
 
     text: str
     label: str
     source: str
+    licence: str = ""
 
 
 def benchmark_examples(
@@ -41,6 +44,7 @@ def benchmark_examples(
     items: int,
     seed: int,
     exclude: Collection[str] = (),
+    licences: str = "all",
 ) -> tuple[Example, ...]:
     """Texts of the train items of every benchmark below `root`.
 
@@ -53,13 +57,16 @@ def benchmark_examples(
         items: the most of each benchmark.
         seed: of the choice among them.
         exclude: benchmarks to leave out.
+        licences: `permissive` takes only items whose licence lets anybody pass on what was made of them
+            (see `gem_suite.licences`), `all` takes all.
 
     Raises:
-        UsageError: a benchmark that is to be left out does not exist.
+        UsageError: a benchmark that is to be left out does not exist, or nothing is left.
         GemError: an item is malformed.
     """
     from gem_suite.catalog import builtin_benchmarks, by_name
-    from gem_suite.folders import find_folders, folder_benchmark
+    from gem_suite.folders import find_folders, folder_benchmark, stated_licence
+    from gem_suite.licences import judged
     from gem_suite.lines import read_documents
 
     folders = {n: f for n, f in find_folders(root).items() if not f.is_corpus}
@@ -73,14 +80,22 @@ def benchmark_examples(
             continue
         benchmark = records.get(name) or folder_benchmark(folder)
         documents = list(read_documents(folder.train))
+        licence = stated_licence(folder)
+        if licences == "permissive":
+            permitted, rule = judged(name, licence)
+            documents = [item for item in documents if permitted and rule.takes(item.subdomain)]
+            licence = rule.licence
         chosen = random.Random(f"{seed} {name}").sample(documents, min(items, len(documents)))
         label = experts.get(folder.domain, GENERAL)
         for i, document in enumerate(chosen):
             text = prompt_text(benchmark, document) if i % 2 else raw_text(document)
             if text.strip():
-                found.append(Example(text=text, label=label, source=name))
+                found.append(Example(text=text, label=label, source=name, licence=licence))
     if not found:
-        raise UsageError(f"{root} has no benchmark with train.jsonl, so there is nothing to fit on")
+        raise UsageError(
+            f"{root} has no benchmark with a train.jsonl whose licence is among '{licences}', so there is "
+            "nothing to fit on: try --licences all, for a router that you do not pass on"
+        )
     return tuple(found)
 
 
@@ -114,6 +129,15 @@ def general_examples(path: Path, items: int, seed: int) -> tuple[Example, ...]:
         raise UsageError(f"{path} holds no text")
     chosen = random.Random(f"{seed} {path.name}").sample(paragraphs, min(items, len(paragraphs)))
     return tuple(Example(text=text, label=GENERAL, source=path.name) for text in chosen)
+
+
+def sources_of(examples: Iterable[Example]) -> list[dict[str, str | int]]:
+    """What examples came from, for the fitted file: `name`, `licence` and number of `items`."""
+    counts = Counter((example.source, example.licence) for example in examples)
+    return [
+        {"name": name, "licence": licence, "items": items}
+        for (name, licence), items in sorted(counts.items())
+    ]
 
 
 def check_labels(examples: Iterable[Example], experts: Sequence[str], least: int = 2) -> None:

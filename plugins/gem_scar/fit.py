@@ -18,7 +18,7 @@ from gem_scar.calibrate import (
     prior_shares,
     source_folds,
 )
-from gem_scar.examples import Example, check_labels
+from gem_scar.examples import Example, check_labels, sources_of
 from gem_scar.fit_options import FitOptions
 from gem_scar.fitted import FittedRouter, write_fitted
 from gem_scar.gather import Gathered, Progress, gather, ignore
@@ -63,6 +63,7 @@ def fit_set(
     check_layer(options, checkpoint)
     data = gather(checkpoint, examples, experts.names, options, progress)
     fitted, report = fit_data(data, experts, options, progress)
+    fitted = attrs.evolve(fitted, settings={**fitted.settings, "data": sources_of(examples)})
     path = write_fitted(experts.folder, fitted)
     return [*report, f"wrote {path}"]
 

@@ -6,6 +6,7 @@ The layout is `DIR/<domain>/<benchmark>/` with `test.jsonl`, `train.jsonl` and `
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -69,6 +70,21 @@ class Folder:
     def train(self) -> Path:
         """The file of examples."""
         return self.path / "train.jsonl"
+
+
+def stated_licence(folder: Folder) -> str:
+    """The licence that a benchmark's SOURCE.json states; `none stated` where it does not.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = folder.path / "SOURCE.json"
+    try:
+        found: Any = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    licence = found.get("license") if isinstance(found, dict) else None
+    return licence.strip() if isinstance(licence, str) and licence.strip() else "none stated"
 
 
 def data_folder(given: Path | None) -> Path:

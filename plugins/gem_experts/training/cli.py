@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gem_experts.training.licences import CHOICES
+from gem_suite.licences import CHOICES
 from gemcore.errors import UsageError
 from gemcore.recipe import DEFAULT_MODEL
 
@@ -68,7 +68,7 @@ class _Range(click.ParamType[tuple[int, int]]):
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    help="The highest.  [default: 2e-3, with --full 5e-5]",
+    help="The highest.  [default: 3e-3, with --full 5e-5]",
 )
 @click.option("--weight-decay", type=click.FloatRange(0), default=0.0, show_default=True)
 @click.option("--precision", type=click.Choice(("bf16", "f32")), default="bf16", show_default=True)
@@ -188,7 +188,7 @@ def _job(given: dict[str, Any], material: Material, context: click.Context) -> J
     if steps is None:
         passes = passes_of(material.mixture, given["epochs"] or 1.0)
         steps = max(1, passes // given["accumulate"])
-    rate = given["learning_rate"] or (5e-5 if given["full"] else 2e-3)
+    rate = given["learning_rate"] or (5e-5 if given["full"] else 3e-3)
     preservation = PreservationSettings(
         epsilon=given["epsilon"],
         ewc_lambda=given["ewc_lambda"],

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
 from gem_experts.training.corpora import SOURCES, Recognizer, names_of
-from gem_experts.training.licences import is_permissive, judged
 from gem_suite.entities import candidate_spans, entity_spans
-from gem_suite.errors import DataError
-from gem_suite.folders import corpus_documents, find_folders, folder_benchmark
+from gem_suite.folders import (
+    corpus_documents,
+    find_folders,
+    folder_benchmark,
+    stated_licence,
+)
+from gem_suite.licences import is_permissive, judged
 from gem_suite.lines import read_documents
 from gem_suite.prompts import build_request, entity_types
 from gemcore.errors import UsageError, unknown_name
 from gemcore.experts.card import DataSource
 
 if TYPE_CHECKING:
-    from gem_suite.folders import Folder
     from gem_suite.records import Benchmark
     from gem_suite.schema import Document
 
@@ -112,7 +114,7 @@ def read_training_data(
     for name, folder in folders.items():
         if folder.domain != domain or folder.is_corpus or not folder.train.is_file():
             continue
-        licence = _stated_licence(folder)
+        licence = stated_licence(folder)
         permitted, rule = judged(name, licence)
         record = benchmarks.get(name) or folder_benchmark(folder)
         documents = list(read_documents(folder.train, record.task_type))
@@ -233,16 +235,6 @@ def _texts(document: Document) -> Iterator[str]:
     # As corpora write multiple choice: the question, then the right answer.
     if document.options and isinstance(document.answer, int):
         yield " ".join(filter(None, (*values[:3], document.options[document.gold])))
-
-
-def _stated_licence(folder: Folder) -> str:
-    path = folder.path / "SOURCE.json"
-    try:
-        found: Any = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    licence = found.get("license") if isinstance(found, dict) else None
-    return licence.strip() if isinstance(licence, str) and licence.strip() else "none stated"
 
 
 def _summary(name: str, licence: str, examples: Iterable[Example]) -> DataSource:

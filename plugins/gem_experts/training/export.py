@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from gem_experts.training.folder import write_model
-from gem_experts.training.licences import is_permissive
+from gem_suite.licences import is_permissive
 from gemcore.experts.card import ExpertCard
 from gemcore.experts.files import write_expert
 from gemcore.experts.fingerprint import base_fingerprint

@@ -15,6 +15,7 @@ from gem_experts.training.loop import (
     GeneralPass,
     LoopSettings,
     Preservation,
+    arithmetic,
     first_multipliers,
     new_optimizer,
     read_general,
@@ -205,14 +206,15 @@ def _importances(
     found = []
     for texts in groups:
         start = done
-        found.append(
-            fisher_information(
-                decoder,
-                named,
-                texts,
-                lambda n, _, start=start: say("measuring importances", start + n, total),  # type: ignore[misc]
+        with arithmetic(job.loop.precision):
+            found.append(
+                fisher_information(
+                    decoder,
+                    named,
+                    texts,
+                    lambda n, _, start=start: say("measuring importances", start + n, total),  # type: ignore[misc]
+                )
             )
-        )
         done += len(texts)
     return combine(found, settings)
 

@@ -43,6 +43,9 @@ class _HeadLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32)
         hidden_grad = torch.empty_like(hidden) if wants_hidden else None
         head_grad = torch.zeros_like(head) if wants_head else None
+        if not wants_head and torch.is_autocast_enabled("cpu"):
+            # Once, rather than in each chunk.
+            head = head.to(torch.get_autocast_dtype("cpu"))
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, min(start + rows, hidden.shape[0]))
             with torch.enable_grad():

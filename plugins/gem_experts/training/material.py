@@ -49,7 +49,8 @@ class MaterialSettings:
         general: a folder of .txt files to preserve; None: the other domains' texts.
         batch_tokens: the most tokens of a pass, which no sequence exceeds.
         general_tokens: how many tokens of general text.
-        heldout_bytes: so much of the held-out text is measured; None: all.
+        heldout_bytes: so much of the domain's held-out text is measured, and of general text; None: all of
+            the domain's.
         prompt_weight: of prompts in the loss.
         text_share: share of the corpus in the tokens.
         seed: of the order, and of the choice of general text.
@@ -136,10 +137,11 @@ def read_material(
             )
     heldout = _heldout(tokenizer, settings, settings.domain, settings.heldout_bytes)
     others = [name for name in domains_of(settings.root) if name != settings.domain]
+    general_bytes = min(GENERAL_HELDOUT_BYTES, settings.heldout_bytes or GENERAL_HELDOUT_BYTES)
     general_heldout = [
         text
         for name in others
-        for text in _heldout(tokenizer, settings, name, GENERAL_HELDOUT_BYTES // len(others))
+        for text in _heldout(tokenizer, settings, name, general_bytes // len(others))
     ]
     groups = [mixture.texts, mixture.questions, *general.values(), heldout, general_heldout]
     return Material(

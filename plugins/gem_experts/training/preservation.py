@@ -52,7 +52,7 @@ class PreservationSettings:
     rate: float = attrs.field(default=0.1, validator=validators.gt(0))
     mode: str = attrs.field(default="separate", validator=validators.in_(MODES))
     decay_factor: float = attrs.field(default=0.9, validator=validators.gt(0))
-    fisher_texts: int = attrs.field(default=56, validator=validators.ge(1))
+    fisher_texts: int = attrs.field(default=28, validator=validators.ge(1))
 
 
 @attrs.frozen(kw_only=True)

@@ -36,7 +36,9 @@ def data(tmp_path, text):
         lines = "".join(json.dumps(item) + "\n" for item in items)
         (folder / "train.jsonl").write_text(lines)
         (folder / "test.jsonl").write_text(lines)
-        (folder / "SOURCE.json").write_text(json.dumps({"task_type": "generation_qa"}))
+        (folder / "SOURCE.json").write_text(
+            json.dumps({"task_type": "generation_qa", "license": "MIT"})
+        )
     return root
 
 
@@ -74,3 +76,17 @@ def test_wrong_words_are_one_sentence(host, folder, data, tmp_path):
         run("--router", "scra", "--experts", folder, "--data", data)
     with pytest.raises(GemError, match="does not exist"):
         run("--experts", folder, "--data", tmp_path / "nowhere")
+
+
+def test_only_data_that_may_be_passed_on_is_read_unless_all_is_asked_for(host, folder, data):
+    (data / "code" / "b" / "SOURCE.json").write_text(
+        json.dumps({"task_type": "generation_qa", "license": "CC BY-NC 4.0"})
+    )
+    words = ["--router", "scar", "--experts", folder, "--data", data, "--steps", 5, "--layer", 1]
+    run(*words)
+    kept = read_fitted(folder, "scar").settings["data"]
+    assert {source["name"]: source["licence"] for source in kept} == dict.fromkeys("acdef", "MIT")
+    run(*words, "--licences", "all")
+    everything = read_fitted(folder, "scar").settings["data"]
+    assert {"name": "b", "licence": "CC BY-NC 4.0", "items": 8} in everything
+    assert len(everything) == 6

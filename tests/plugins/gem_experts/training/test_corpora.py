@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gem_experts.training.corpora import SOURCES, Recognizer, normal
-from gem_experts.training.licences import is_permissive
+from gem_suite.licences import is_permissive
 
 LONG = "net income rose because of higher volumes . " * 12
 

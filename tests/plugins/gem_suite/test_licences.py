@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gem_experts.training.licences import is_permissive, judged
+from gem_suite.licences import is_permissive, judged
 
 
 @pytest.mark.parametrize(
