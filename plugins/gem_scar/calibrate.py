@@ -69,7 +69,7 @@ def source_folds(data: Gathered, folds: int) -> Iterator[Tensor]:
 def calibrate_prior(trials: list[Trial], experts: int) -> tuple[float, float]:
     """Temperature and logit of the general path that make the prior's shares true.
 
-    Where the likeliest expert is wrong, the general path counts as right. Both numbers minimise the
+    Where the likeliest expert is of no use, the general path counts as right. Both numbers minimise the
     cross-entropy (temperature scaling, arXiv 1706.04599; a fixed logit against the experts' is a
     threshold on their free energy, arXiv 2010.03759).
 
@@ -77,9 +77,8 @@ def calibrate_prior(trials: list[Trial], experts: int) -> tuple[float, float]:
         Temperature, and the logit before division by it.
     """
     logits = torch.cat([trial.logits[:, :experts] for trial in trials])
-    labels = torch.cat([trial.data.labels for trial in trials])
     weights = _level([torch.full((len(t.logits),), float(t.known)) for t in trials])
-    targets = torch.where(logits.argmax(-1) == labels, labels, experts)
+    targets = torch.cat([_targets(t.data, t.logits[:, :experts]) for t in trials])
     log_temperature = torch.nn.Parameter(torch.tensor(0.0))
     general = torch.nn.Parameter(logits.logsumexp(-1).mean() - 1)
     optimizer = torch.optim.Adam([log_temperature, general], lr=0.05)
@@ -103,18 +102,16 @@ def calibrate_clusters(
     trials: list[Trial], priors: list[Tensor], start: ScarSettings
 ) -> ScarSettings:
     """Temperature, radius and weight of the prior by cross-entropy, in the same way as the prior's."""
-    experts = trials[0].clusters.values.shape[1]
     distances, groups, targets, biases, known = [], [], [], [], []
     for trial, prior in zip(trials, priors, strict=True):
         found = trial.clusters.distances(trial.data.states)
         owners = trial.data.owners
         shares = torch.softmax(-found / start.temperature, -1) @ trial.clusters.values
-        labels = trial.data.labels[owners]
-        targets.append(torch.where(shares.argmax(-1) == labels, labels, experts))
+        targets.append(_targets(trial.data, shares, owners))
         distances.append(found)
         groups.append(trial.clusters.values)
         biases.append(prior[owners])
-        known.append(torch.full((len(labels),), float(trial.known)))
+        known.append(torch.full((len(owners),), float(trial.known)))
     weights = _level(known).split([len(k) for k in known])
     log_temperature = torch.nn.Parameter(torch.tensor(start.temperature).log())
     nearest = torch.cat([found.amin(-1) for found in distances])
@@ -149,28 +146,36 @@ def calibrate_clusters(
 def choose_tau(
     trials: list[Trial], priors: list[Tensor], settings: ScarSettings, penalty: float
 ) -> tuple[ScarSettings, dict[str, float]]:
-    """The gate with the greatest use: weight of right experts less `penalty` times that of wrong ones.
+    """The gate with the greatest use, and whether the likeliest expert had better work in full.
+
+    The use of a token's weights is what they save (see `saving`), a loss counting `penalty` times.
 
     Returns:
-        The settings, and the mean weight of right and wrong experts on known and unfamiliar texts.
+        The settings, and what `outcome` says of them.
     """
     best = (float("-inf"), settings, dict[str, float]())
-    for tau in TAUS:
-        tried = attrs.evolve(settings, tau=tau)
-        report = outcome(trials, priors, tried)
-        use = sum(
-            report[f"{kind} right"] - penalty * report[f"{kind} wrong"]
-            for kind in ("known", "unfamiliar")
-            if f"{kind} right" in report
-        )
-        if use > best[0]:
-            best = (use, tried, report)
+    for hard in (False, True):
+        for tau in TAUS:
+            tried = attrs.evolve(settings, tau=tau, hard=hard)
+            report = outcome(trials, priors, tried)
+            use = sum(
+                report[f"{kind}, saved"] - penalty * report[f"{kind}, lost"]
+                for kind in ("known", "unfamiliar")
+                if f"{kind}, saved" in report
+            )
+            if use > best[0]:
+                best = (use, tried, report)
     return best[1], best[2]
 
 
 def outcome(trials: list[Trial], priors: list[Tensor], settings: ScarSettings) -> dict[str, float]:
-    """Mean weight of right and of wrong experts, on known and on unfamiliar texts."""
-    rights: dict[str, list[Tensor]] = {}
+    """What weights do on known and on unfamiliar texts, means over tokens.
+
+    Returns:
+        For each of `known` and `unfamiliar`: weight of the text's own expert (`right`) and of others
+        (`wrong`), what the weights save (`saved`) and what they lose (`lost`).
+    """
+    found: dict[str, list[Tensor]] = {}
     for trial, prior in zip(trials, priors, strict=True):
         clusters = trial.clusters
         module = ClusterAttention(
@@ -182,10 +187,35 @@ def outcome(trials: list[Trial], priors: list[Tensor], settings: ScarSettings) -
         labels = trial.data.labels[owners]
         whole = torch.cat([weights, torch.zeros_like(weights[:, :1])], 1)
         right = whole.gather(1, labels[:, None])[:, 0]
+        saved = saving(trial.data, weights)
         kind = "known" if trial.known else "unfamiliar"
-        rights.setdefault(f"{kind} right", []).append(right)
-        rights.setdefault(f"{kind} wrong", []).append(weights.sum(-1) - right)
-    return {name: float(torch.cat(parts).mean()) for name, parts in rights.items()}
+        for name, values in (
+            ("right", right),
+            ("wrong", weights.sum(-1) - right),
+            ("saved", saved.clamp(min=0)),
+            ("lost", (-saved).clamp(min=0)),
+        ):
+            found.setdefault(f"{kind}, {name}", []).append(values)
+    return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}
+
+
+def saving(data: Gathered, weights: Tensor) -> Tensor:
+    """What each token's weights `[points, experts]` save: `[points]`.
+
+    In nats a token of the answer, where experts were measured on answers; else 1 for the text's own
+    expert at full weight, and -1 for another.
+    """
+    if data.gains is not None:
+        return (weights * data.gains[data.owners]).sum(-1)
+    signs = torch.nn.functional.one_hot(data.labels, weights.shape[1] + 1)[:, :-1] * 2 - 1
+    return (weights * signs[data.owners]).sum(-1)
+
+
+def _targets(data: Gathered, shares: Tensor, owners: Tensor | None = None) -> Tensor:
+    """The likeliest expert where it is of use, else the number of experts: int64 `[n]`."""
+    chosen = shares.argmax(-1)
+    owners = torch.arange(len(chosen)) if owners is None else owners
+    return torch.where(data.useful(chosen, owners), chosen, shares.shape[1])
 
 
 def _level(known: list[Tensor]) -> Tensor:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 GENERAL = "none"
 """The label of texts that no expert is for."""
 
+_CHOICES = ("multiple_choice", "classification")
+
 
 @attrs.frozen(kw_only=True)
 class Example:
@@ -29,12 +31,14 @@ class Example:
         label: an expert's name, or `none`.
         source: the benchmark or file that it comes from: what it has in common with its like.
         licence: of the source; empty where nobody said.
+        pair: a prompt and its right answer, where there is one: what experts are to foresee.
     """
 
     text: str
     label: str
     source: str
     licence: str = ""
+    pair: tuple[str, str] | None = None
 
 
 def benchmark_examples(
@@ -90,7 +94,10 @@ def benchmark_examples(
         for i, document in enumerate(chosen):
             text = prompt_text(benchmark, document) if i % 2 else raw_text(document)
             if text.strip():
-                found.append(Example(text=text, label=label, source=name, licence=licence))
+                pair = answered(benchmark, document) if i % 2 else None
+                found.append(
+                    Example(text=text, label=label, source=name, licence=licence, pair=pair)
+                )
     if not found:
         raise UsageError(
             f"{root} has no benchmark with a train.jsonl whose licence is among '{licences}', so there is "
@@ -112,6 +119,19 @@ def prompt_text(benchmark: Benchmark, document: Document) -> str:
     if request.pairs:
         return request.pairs[0][0]
     return request.prompt or request.text
+
+
+def answered(benchmark: Benchmark, document: Document) -> tuple[str, str] | None:
+    """An item's prompt and right answer; None where the suite's form has no such pair."""
+    from gem_suite.prompts import build_request
+
+    request = build_request(benchmark, document)
+    if request.kind == "text":
+        return "", request.text
+    if benchmark.task_type == "token_classification" or not request.pairs:
+        return None
+    place = document.gold if benchmark.task_type in _CHOICES else 0
+    return request.pairs[place][0], request.pairs[place][1]
 
 
 def general_examples(path: Path, items: int, seed: int) -> tuple[Example, ...]:

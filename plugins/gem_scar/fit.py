@@ -7,6 +7,7 @@ from functools import partial
 
 import attrs
 import torch
+from torch import Tensor
 
 from gem_scar.attention import ScarSettings
 from gem_scar.calibrate import (
@@ -21,6 +22,7 @@ from gem_scar.calibrate import (
 from gem_scar.examples import Example, check_labels, sources_of
 from gem_scar.fit_options import FitOptions
 from gem_scar.fitted import FittedRouter, write_fitted
+from gem_scar.gains import answer_gains
 from gem_scar.gather import Gathered, Progress, gather, ignore
 from gem_scar.hidden_states import base_checkpoint
 from gem_scar.train import train_clusters, train_prior
@@ -62,10 +64,48 @@ def fit_set(
     experts.check_base(checkpoint)
     check_layer(options, checkpoint)
     data = gather(checkpoint, examples, experts.names, options, progress)
+    gains = source_gains(checkpoint, experts, examples, data, options, progress)
+    data = attrs.evolve(data, gains=gains)
     fitted, report = fit_data(data, experts, options, progress)
     fitted = attrs.evolve(fitted, settings={**fitted.settings, "data": sources_of(examples)})
     path = write_fitted(experts.folder, fitted)
     return [*report, f"wrote {path}"]
+
+
+def source_gains(
+    checkpoint: Checkpoint,
+    experts: ExpertSet,
+    examples: Sequence[Example],
+    data: Gathered,
+    options: FitOptions,
+    progress: Progress,
+) -> Tensor | None:
+    """What each expert saves on answers, by source, for each text: float32 `[texts, experts]`.
+
+    A single answer is a few tokens, and says little: all texts of a source get the mean over some of
+    its answers, and those of a source without any get zeros.
+
+    Returns:
+        None where no example has an answer, or none is to be measured.
+    """
+    chosen: dict[str, list[tuple[str, str]]] = {}
+    for example in examples:
+        found = chosen.setdefault(example.source, [])
+        if example.pair is not None and len(found) < options.answers:
+            found.append(example.pair)
+    pairs = [pair for found in chosen.values() for pair in found]
+    if not pairs:
+        return None
+    gains = answer_gains(
+        checkpoint, experts, pairs, options.longest, partial(progress, "asking the experts")
+    )
+    means = torch.zeros(len(chosen), len(experts.names))
+    start = 0
+    for number, found in enumerate(chosen.values()):
+        if found:
+            means[number] = gains[start : start + len(found)].mean(0)
+        start += len(found)
+    return means[data.sources]
 
 
 def check_layer(options: FitOptions, checkpoint: Checkpoint) -> None:
@@ -130,7 +170,7 @@ def fit_data(
     lines = [
         f"{len(data.labels)} texts, {len(data.states)} states of tokens",
         f"prior on held-out texts: {float(right.float().mean()):.1%} right",
-        *(f"mean weight on texts, {name}: {value:.3f}" for name, value in report.items()),
+        *(f"on texts, {name}: {value:.3f}" for name, value in report.items()),
     ]
     return fitted, lines
 

@@ -20,11 +20,13 @@ class FitOptions:
         batch: states of each step.
         rate: step size of Adam (arXiv 1412.6980).
         balance: weight of the term that keeps an expert's clusters all in use.
+        language_model: weight of the term that lowers the loss of answers, per nat.
+        answers: answers of each source that experts are measured on; 0: none, and labels decide alone.
         decay: L2 penalty of the early prior.
         prior_layers: after how many layers the early prior reads.
         held_out: share of the texts that thresholds are chosen on.
         folds: rounds in which some benchmarks are left out, to see what is unfamiliar.
-        penalty: how much worse a wrong expert is than a right one is good.
+        penalty: how much worse a loss is than a gain of the same size is good.
         seed: of all that is random.
     """
 
@@ -38,6 +40,8 @@ class FitOptions:
     batch: int = 2048
     rate: float = 0.003
     balance: float = 0.02
+    language_model: float = 1.0
+    answers: int = 8
     decay: float = 1e-2
     prior_layers: int = 2
     held_out: float = 0.15

@@ -31,6 +31,8 @@ class Gathered:
         pooled: float32 `[texts, 2 * hidden]`, what the early prior classifies.
         states: float32 `[points, hidden]`, after the norm of the routing layer.
         owners: int64 `[points]`: which text a state is from.
+        gains: float32 `[texts, experts]`: by how many nats a token each expert lowers the loss of answers
+            to texts of this source; None where it was not measured.
     """
 
     labels: Tensor
@@ -38,6 +40,7 @@ class Gathered:
     pooled: Tensor
     states: Tensor
     owners: Tensor
+    gains: Tensor | None = None
 
     def of_texts(self, chosen: Tensor) -> Gathered:
         """The texts where bool `chosen` `[texts]` is true, with their states."""
@@ -49,7 +52,21 @@ class Gathered:
             pooled=self.pooled[chosen],
             states=self.states[points],
             owners=place[self.owners[points]],
+            gains=None if self.gains is None else self.gains[chosen],
         )
+
+    def useful(self, choices: Tensor, owners: Tensor) -> Tensor:
+        """Whether an expert chosen for a text is worth it: bool `[n]`.
+
+        It is where it lowers the loss of answers, or, where that was not measured, is the text's own.
+
+        Args:
+            choices: int64 `[n]`: experts.
+            owners: int64 `[n]`: the texts they are chosen for.
+        """
+        if self.gains is None:
+            return choices == self.labels[owners]
+        return self.gains[owners, choices] > 0
 
 
 def gather(
