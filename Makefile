@@ -25,8 +25,14 @@ PEERS_STAMP := $(PEERS)/.installed
 
 SOURCES := gemcore plugins hwtargets tests benchmarks
 
+# How GEM's own experts and their router were made, of benchmark data in DATA.
+EXPERTS := build/experts/smollm2-135m
+DOMAINS := commonsense conversational domain_adaptive finance healthcare law multilingual stem
+STEPS   := 48
+multilingual: STEPS := 72
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check bench bench-peers clean compiler
+.PHONY: help setup run test test-all check experts $(DOMAINS) bench bench-peers clean compiler
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -34,7 +40,7 @@ help: ## list the targets
 setup: compiler $(STAMP) ## install GEM and what it needs into .venv
 
 run: setup ## answer PROMPT with the default model, which the first run fetches and compiles
-	@$(BIN)/gem run --system "$$SYSTEM" $(ARGS) "$$PROMPT"
+	@$(BIN)/gem run --router scar --system "$$SYSTEM" $(ARGS) "$$PROMPT"
 
 test: setup ## run the tests, without the slow ones
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not slow" $(ARGS)
@@ -46,6 +52,13 @@ check: $(STAMP) ## check style, format and types
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
+
+experts: $(DOMAINS) ## make GEM's own experts anew of the benchmark data in DATA, which takes an hour
+	@$(BIN)/gem experts fit-router --experts $(EXPERTS) --data "$(DATA)"
+
+$(DOMAINS): setup
+	@test -e $(EXPERTS)/$@ || $(BIN)/gem experts train --domain $@ --data "$(DATA)" --steps $(STEPS) \
+		--heldout-bytes 20000 -o $(EXPERTS)/$@
 
 bench: setup ## time prefill and decode of the default model
 	@$(BIN)/gem bench $(ARGS)

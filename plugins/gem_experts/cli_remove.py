@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gem_experts.cli_options import experts_option, say_change, the_place, warn_of_routers
+from gem_experts.cli_options import experts_option, say_change, the_place
 
 
 @click.command("remove")
@@ -17,10 +17,11 @@ def remove_command(*, name: str, choice: str | None) -> None:
     from then on.
     """
     from gemcore.experts.changes import remove_expert
-    from gemcore.experts.library import router_files
+    from gem_experts.refit import forget_expert
+    from gemcore.plugins import get_host
 
     place = the_place(choice)
     change = remove_expert(place, name)
     say_change(change, place)
     click.echo(f"removed '{name}' from {change.folder}")
-    warn_of_routers(router_files(change.folder), "fit it again with gem experts fit-router")
+    forget_expert(change.folder, name, get_host())

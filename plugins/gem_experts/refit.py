@@ -1,4 +1,4 @@
-"""What becomes of a set's fitted routers when an expert has joined it."""
+"""What becomes of a set's fitted routers when an expert has joined or left it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gemcore.plugins import PluginHost
 
 _MOST_BYTES = 64 * 2**20
+_AGAIN = "fit it again with gem experts fit-router"
 
 
 def read_examples(path: Path) -> tuple[str, ...]:
@@ -71,20 +72,46 @@ def refit_routers(folder: Path, name: str, texts: Sequence[str] | None, host: Pl
     Raises:
         GemError: a router that can be extended failed; the expert stays in the set.
     """
-    again = "fit it again with gem experts fit-router"
     for router in router_files(folder):
         try:
             extend = getattr(host.create(host.select("router", router)), "extend", None)
         except GemError as error:
-            warn_of_routers([router], f"{again} ({error})")
+            warn_of_routers([router], f"{_AGAIN} ({error})")
             continue
         if extend is None:
-            warn_of_routers([router], again)
+            warn_of_routers([router], _AGAIN)
         elif texts is None:
-            remedy = f"{again}, or remove '{name}' and add it with --examples FILE"
+            remedy = f"{_AGAIN}, or remove '{name}' and add it with --examples FILE"
             warn_of_routers([router], remedy)
         else:
             _extend(extend, router, folder, name, texts)
+
+
+def forget_expert(folder: Path, name: str, host: PluginHost) -> None:
+    """Have the fitted routers of a set forget an expert that has gone, and say which ones cannot.
+
+    A router forgets an expert by its method `forget(set_folder, expert_name)`, which writes its file anew;
+    those without it must be fitted again.
+
+    Raises:
+        GemError: a router that can forget failed; the expert is gone from the set.
+    """
+    for router in router_files(folder):
+        try:
+            forget = getattr(host.create(host.select("router", router)), "forget", None)
+        except GemError as error:
+            warn_of_routers([router], f"{_AGAIN} ({error})")
+            continue
+        if forget is None:
+            warn_of_routers([router], _AGAIN)
+            continue
+        try:
+            forget(folder, name)
+        except GemError as error:
+            raise type(error)(
+                f"expert '{name}' was removed, but router '{router}' could not forget it: {error}"
+            ) from error
+        click.echo(f"router '{router}' has forgotten '{name}'")
 
 
 def _extend(extend: Any, router: str, folder: Path, name: str, texts: Sequence[str]) -> None:

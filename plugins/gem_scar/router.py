@@ -141,6 +141,20 @@ class ScarRouter:
 
         extend_set(set_folder, expert_name, texts)
 
+    def forget(self, set_folder: Path, expert_name: str) -> None:
+        """Take the keys of an expert that has gone out of a set's fitted file.
+
+        What was fitted for the other experts stays as it is, bit for bit.
+
+        Raises:
+            UsageError: there is no fitted file.
+            FormatError: it is malformed.
+        """
+        from gem_scar.extend import without
+        from gem_scar.fitted import read_fitted, write_fitted
+
+        write_fitted(set_folder, without(read_fitted(set_folder, NAME), expert_name))
+
     @cached_property
     def _fitted(self) -> tuple[ExpertSet, FittedRouter]:
         return read_fitted_for(open_experts(self._choice), NAME)

@@ -74,11 +74,19 @@ def host(tiny, shipped, own, learned, monkeypatch):
         def extend(self, set_folder, expert_name, texts):
             learned.append((set_folder, expert_name, tuple(texts)))
 
+        def forget(self, set_folder, expert_name):
+            learned.append((set_folder, expert_name))
+
     class Failing(Router):
         def extend(self, set_folder, expert_name, texts):
             from gemcore.errors import UsageError
 
             raise UsageError("one example is too few")
+
+        def forget(self, set_folder, expert_name):
+            from gemcore.errors import FormatError
+
+            raise FormatError("the file is no more")
 
     shelf = type("TinyShelf", (Shelf,), {"checkpoint": tiny})
     module = SimpleNamespace(

@@ -280,3 +280,22 @@ def test_a_router_that_fails_to_learn(gem, finance, own, shipped, tmp_path):
     last = err.splitlines()[-1]
     assert "expert 'finance' was added, but router 'failing' could not learn it: one ex" in last
     assert "finance" in read_set(own).names
+
+
+def test_routers_forget_an_expert_that_has_gone(gem, own, shipped, learned):
+    (shipped / "router.learner.safetensors").write_bytes(b"fitted")
+    (shipped / "router.gone.safetensors").write_bytes(b"fitted")
+    code, out, err = gem("remove", "law")
+    assert code == 0
+    assert learned == [(own, "law")]
+    assert out.splitlines()[-1] == "router 'learner' has forgotten 'law'"
+    assert f"router 'gone' of this set {AGAIN} (unknown router 'gone'" in err
+
+
+def test_a_router_that_fails_to_forget(gem, own, shipped):
+    (shipped / "router.failing.safetensors").write_bytes(b"fitted")
+    code, _, err = gem("remove", "law")
+    assert code == 1
+    last = err.splitlines()[-1]
+    assert "expert 'law' was removed, but router 'failing' could not forget it: the file" in last
+    assert "law" not in read_set(own).names

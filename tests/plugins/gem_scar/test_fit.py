@@ -1,5 +1,7 @@
 """SCAR from fitting to weights, on a tiny model."""
 
+import shutil
+
 import attrs
 import numpy as np
 import pytest
@@ -131,3 +133,21 @@ def test_texts_read_together_are_read_alone(tiny, text):
     for tokens, state in zip(texts, together, strict=True):
         alone = next(net.states([tokens], (1,)))[1]
         torch.testing.assert_close(state, alone)
+
+
+def test_an_expert_that_has_gone_is_forgotten_and_the_others_keep_their_bits(fitted, tiny, text):
+    before = read_fitted(fitted, "scar")
+    shutil.rmtree(fitted / "code")
+    router = ScarRouter(experts=str(fitted))
+    with pytest.raises(UsageError, match="'code' has gone"):
+        router.experts()
+    router.forget(fitted, "code")
+    after = read_fitted(fitted, "scar")
+    assert after.experts == ("law", "medicine")
+    kept = before.tensors["values"][:, 0] == 0
+    assert np.array_equal(after.tensors["keys"], before.tensors["keys"][kept])
+    assert np.array_equal(after.tensors["values"], before.tensors["values"][kept][:, 1:])
+    assert np.array_equal(after.tensors["prior.weight"], before.tensors["prior.weight"][1:])
+    assert after.settings == before.settings
+    weights, prior = weights_of(ScarRouter(experts=str(fitted)), tiny, text("law", 1000))
+    assert int(prior.argmax()) == int(weights.argmax()) == 0
