@@ -61,6 +61,7 @@ def suite_results(
             "engine": model.engine,
             "weights_bytes": model.weights_bytes,
             "bits_per_weight": model.bits_per_weight,
+            **({"experts": dict(model.experts)} if model.experts else {}),
         },
         "git_hash": git_hash(),
         "date": int(time.time()),
