@@ -58,6 +58,7 @@ def suite_results(
             **options,
             "recipe": dict(model.recipe),
             "bundle": model.bundle,
+            "identity": model.identity,
             "engine": model.engine,
             "weights_bytes": model.weights_bytes,
             "bits_per_weight": model.bits_per_weight,

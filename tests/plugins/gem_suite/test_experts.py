@@ -69,7 +69,7 @@ def samples(bundle, settings, workforce=None):
 def test_the_oracle_is_told_the_expert_of_a_task(told_bundle, data, workers):
     workforce = Workforce(workers=workers, threads=1)
     settings = SuiteSettings(data=data, bits_only=True)
-    found, model = samples(told_bundle, settings, workforce or Workforce())
+    found, model = samples(told_bundle, settings, workforce)
     assert dict(model.experts) == {"justice": "law", "medicine": "medicine"}
     assert [sample["prior"] for sample in found["law_exam"]] == [{"justice": 1.0}] * 2
     assert [sample["prior"] for sample in found["cooking_exam"]] == [{}] * 2
