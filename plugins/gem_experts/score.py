@@ -128,8 +128,9 @@ def score_experts(
     base_results = read_results(measured.output)
     found = []
     for card in run.cards:
-        words = with_experts(f"{STATIC}:expert={card.name}", whole_path(run.experts), host)
-        subject = Subject(label=card.name, recipe=run.recipe.with_changes(router=words))
+        label = f"{STATIC}:expert={card.name}"
+        words = with_experts(label, whole_path(run.experts), host)
+        subject = Subject(label=label, recipe=run.recipe.with_changes(router=words))
         bench = attrs.evolve(run.bench, settings=settings[card.domain])
         (one,), failed = measure_all([subject], bench, surroundings, "expert")
         problems += failed
