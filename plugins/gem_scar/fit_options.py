@@ -20,7 +20,8 @@ class FitOptions:
         batch: states of each step.
         rate: step size of Adam (arXiv 1412.6980).
         balance: weight of the term that keeps an expert's clusters all in use.
-        decay: L2 penalty of the early prior.
+        decay: L2 penalty of the priors.
+        prior: `early`, or `encoder` to fit the prior of the sentence encoder as well.
         prior_layers: after how many layers the early prior reads.
         held_out: share of the texts that thresholds are chosen on.
         folds: rounds in which some benchmarks are left out, to see what is unfamiliar.
@@ -39,6 +40,7 @@ class FitOptions:
     rate: float = 0.003
     balance: float = 0.02
     decay: float = 1e-2
+    prior: str = "early"
     prior_layers: int = 2
     held_out: float = 0.15
     folds: int = 4

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import torch
 from torch import Tensor
 
+from gem_scar import encoder_files
+from gem_scar.embed import embed
 from gem_scar.examples import GENERAL, Example
 from gem_scar.fit_options import FitOptions
 from gem_scar.hidden_states import FirstLayers
@@ -31,6 +34,9 @@ class Gathered:
         pooled: float32 `[texts, 2 * hidden]`, what the early prior classifies.
         states: float32 `[points, hidden]`, after the norm of the routing layer.
         owners: int64 `[points]`: which text a state is from.
+        embedded: float32 `[texts, width]`, what the sentence encoder makes of each text; None where it was
+            not asked.
+        encoder: digest of its weights.
     """
 
     labels: Tensor
@@ -38,6 +44,8 @@ class Gathered:
     pooled: Tensor
     states: Tensor
     owners: Tensor
+    embedded: Tensor | None = None
+    encoder: str = ""
 
     def of_texts(self, chosen: Tensor) -> Gathered:
         """The texts where bool `chosen` `[texts]` is true, with their states."""
@@ -49,6 +57,8 @@ class Gathered:
             pooled=self.pooled[chosen],
             states=self.states[points],
             owners=place[self.owners[points]],
+            embedded=None if self.embedded is None else self.embedded[chosen],
+            encoder=self.encoder,
         )
 
 
@@ -59,7 +69,7 @@ def gather(
     options: FitOptions,
     progress: Progress = ignore,
 ) -> Gathered:
-    """Run the first layers over the examples.
+    """Run the first layers over the examples, and the sentence encoder where the options ask for it.
 
     Args:
         checkpoint: the base model.
@@ -67,7 +77,12 @@ def gather(
         experts: in the order of the weights.
         options: which layers, and how much of each text.
         progress: called with the name of the step, the texts done and all texts.
+
+    Raises GemError when the encoder cannot be fetched.
     """
+    files = None
+    if options.prior == "encoder":
+        files = encoder_files.minilm_files(partial(progress, "fetching the encoder"))
     layer, prior_layers = options.layer, min(options.prior_layers, options.layer)
     net = FirstLayers(checkpoint, layer, options.longest)
     generator = torch.Generator().manual_seed(options.seed)
@@ -90,4 +105,6 @@ def gather(
         pooled=torch.stack(means),
         states=torch.cat(states),
         owners=torch.tensor(owners),
+        embedded=None if files is None else embed([e.text for e in examples], files, progress),
+        encoder="" if files is None else files.digest,
     )
