@@ -9,7 +9,7 @@ import torch
 
 from gem_host.processor import choose_level
 from gem_scar import encoder_files
-from gem_scar.encoder import SCHEME, MiniLM
+from gem_scar.encoder import SCHEME, MiniLM, gelu
 from gem_scar.encoder_files import bert_shapes, read_bert
 from gem_scar.prior import EmbeddingClassifier
 from gemcore.compiler import instructions
@@ -79,6 +79,11 @@ def test_packed_weights_are_near(encoder):
         found = packed(tokens)
         assert float(found.square().sum()) == pytest.approx(1, abs=1e-5)
         assert float(found @ exact(tokens)) > 0.999
+
+
+def test_gelu_is_that_of_torch():
+    x = torch.linspace(-12, 12, 4801)
+    torch.testing.assert_close(gelu(x), torch.nn.functional.gelu(x), atol=4e-6, rtol=1e-6)
 
 
 def test_the_order_of_tokens_counts(encoder):
