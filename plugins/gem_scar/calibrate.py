@@ -31,12 +31,14 @@ class Trial:
         data: texts that it was not trained on.
         logits: of the prior for those texts, float32 `[texts, experts + 1]`.
         known: whether texts of the same sources were trained on.
+        encoder_logits: the same as `logits` of the sentence encoder's prior, where that is fitted.
     """
 
     clusters: Clusters
     data: Gathered
     logits: Tensor
     known: bool
+    encoder_logits: Tensor | None = None
 
 
 def held_out_texts(data: Gathered, share: float) -> Tensor:

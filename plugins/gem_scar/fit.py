@@ -1,9 +1,10 @@
-"""Fitting SCAR and its early prior to the experts of a set."""
+"""Fitting SCAR and its priors to the experts of a set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 import torch
@@ -21,11 +22,11 @@ from gem_scar.calibrate import (
 )
 from gem_scar.examples import Example, check_labels, sources_of
 from gem_scar.fit_options import FitOptions
-from gem_scar.fitted import FittedRouter, write_fitted
+from gem_scar.fitted import FittedRouter, Floats, write_fitted
 from gem_scar.gains import answer_gains
 from gem_scar.gather import Gathered, Progress, gather, ignore
 from gem_scar.hidden_states import base_checkpoint
-from gem_scar.train import train_clusters, train_prior
+from gem_scar.train import logistic_regression, train_clusters, train_prior
 from gemcore.errors import UsageError
 from gemcore.experts.expert_set import ExpertSet
 from gemcore.models.checkpoint import Checkpoint
@@ -54,7 +55,7 @@ def fit_set(
 
     Raises:
         UsageError: too few examples, unknown labels, or a base that is not the experts'.
-        GemError: the file cannot be written.
+        GemError: the file cannot be written, or the encoder cannot be fetched.
     """
     options = options or FitOptions()
     check_labels(examples, experts.names)
@@ -134,45 +135,102 @@ def fit_data(
         trials.append(_trial(data, ~left_out, left_out, False, count, step_options, progress))
     whole = torch.ones_like(held_out)
     last = _trial(data, whole, whole, True, count, options, progress)
-    temperature, general = calibrate_prior(trials, count)
-    priors = [prior_shares(trial.logits, temperature, general) for trial in trials]
-    start = ScarSettings(temperature=last.clusters.temperature)
-    settings = calibrate_clusters(trials, priors, start)
-    settings, report = choose_tau(trials, priors, settings, options.penalty)
-    weight, bias = train_prior(data, count + 1, options)
-    if not bool((data.labels == count).any()):
-        weight[count], bias[count] = 0.0, general
+    settings, tensors, lines = _early(trials, data, count, options, last.clusters.temperature)
+    if data.embedded is not None:
+        own, more, said = _encoder(trials, data, count, options, last.clusters.temperature)
+        settings, tensors, lines = settings | {"encoder": own}, tensors | more, lines + said
     fitted = FittedRouter(
         router=NAME,
         base=experts.base,
         experts=experts.names,
         sha256=tuple(expert.digest for expert in experts.experts),
-        settings={
-            **attrs.asdict(settings),
-            "layer": options.layer,
-            "prior_layers": min(options.prior_layers, options.layer),
-            "prior_temperature": temperature,
-            "prior_longest": options.longest,
-            "prior_typical": float(trials[0].logits[:, :count].amax(-1).mean()),
-            "options": attrs.asdict(options),
-        },
+        settings={**settings, "layer": options.layer, "options": attrs.asdict(options)},
         tensors={
             "query": last.clusters.query.numpy(),
             "keys": last.clusters.keys.numpy(),
             "values": last.clusters.values.numpy(),
-            "prior.weight": weight.numpy(),
-            "prior.bias": bias.numpy(),
-            "prior.mean": data.pooled.mean(0).numpy(),
-            "prior.deviation": data.pooled.std(0).clamp(min=1e-6).numpy(),
+            **tensors,
         },
     )
-    right = trials[0].logits[:, :count].argmax(-1) == trials[0].data.labels
-    lines = [
-        f"{len(data.labels)} texts, {len(data.states)} states of tokens",
-        f"prior on held-out texts: {float(right.float().mean()):.1%} right",
-        *(f"on texts, {name}: {value:.3f}" for name, value in report.items()),
-    ]
-    return fitted, lines
+    return fitted, [f"{len(data.labels)} texts, {len(data.states)} states of tokens", *lines]
+
+
+def _early(
+    trials: list[Trial], data: Gathered, experts: int, options: FitOptions, temperature: float
+) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
+    """Settings, tensors and a report of the early prior, and of what works best with it."""
+    weight, bias = train_prior(data, experts + 1, options)
+    settings, lines = _calibrated(trials, data, experts, options, temperature, (weight, bias))
+    return (
+        {
+            **settings,
+            "prior_layers": min(options.prior_layers, options.layer),
+            "prior_longest": options.longest,
+        },
+        _classifier("prior", weight, bias, data.pooled),
+        lines,
+    )
+
+
+def _encoder(
+    trials: list[Trial], data: Gathered, experts: int, options: FitOptions, temperature: float
+) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
+    """The same of the prior of the sentence encoder."""
+    assert data.embedded is not None
+    points, labels = data.embedded, data.labels
+    weight, bias = logistic_regression(points, labels, experts + 1, options.decay)
+    theirs = [attrs.evolve(trial, logits=trial.encoder_logits) for trial in trials]
+    settings, lines = _calibrated(theirs, data, experts, options, temperature, (weight, bias))
+    return (
+        {**settings, "model": data.encoder},
+        _classifier("encoder", weight, bias, points),
+        [f"with the encoder: {line}" for line in lines],
+    )
+
+
+def _calibrated(
+    trials: list[Trial],
+    data: Gathered,
+    experts: int,
+    options: FitOptions,
+    temperature: float,
+    classifier: tuple[Tensor, Tensor],
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings that suit a prior's logits, and a report; writes the general path to the classifier.
+
+    Where no example is for the general path, its class is a threshold.
+    """
+    weight, bias = classifier
+    prior_temperature, general = calibrate_prior(trials, experts)
+    priors = [prior_shares(trial.logits, prior_temperature, general) for trial in trials]
+    start = ScarSettings(temperature=temperature)
+    settings = calibrate_clusters(trials, priors, start)
+    settings, report = choose_tau(trials, priors, settings, options.penalty)
+    if not bool((data.labels == experts).any()):
+        weight[experts], bias[experts] = 0.0, general
+    familiar = trials[0]
+    right = familiar.logits[:, :experts].argmax(-1) == familiar.data.labels
+    return (
+        {
+            **attrs.asdict(settings),
+            "prior_temperature": prior_temperature,
+            "prior_typical": float(familiar.logits[:, :experts].amax(-1).mean()),
+        },
+        [
+            f"prior on held-out texts: {float(right.float().mean()):.1%} right",
+            *(f"on texts, {name}: {value:.3f}" for name, value in report.items()),
+        ],
+    )
+
+
+def _classifier(name: str, weight: Tensor, bias: Tensor, points: Tensor) -> dict[str, Floats]:
+    """A classifier's tensors, with where its points lie, which a later expert's row is made from."""
+    return {
+        f"{name}.weight": weight.numpy(),
+        f"{name}.bias": bias.numpy(),
+        f"{name}.mean": points.mean(0).numpy(),
+        f"{name}.deviation": points.std(0).clamp(min=1e-6).numpy(),
+    }
 
 
 def _trial(
@@ -188,4 +246,14 @@ def _trial(
     name = "training" if known else "training without some benchmarks"
     clusters = train_clusters(seen, experts, options, partial(progress, name))
     weight, bias = train_prior(seen, experts + 1, options)
-    return Trial(clusters=clusters, data=rest, logits=rest.pooled @ weight.T + bias, known=known)
+    encoder_logits = None
+    if seen.embedded is not None and rest.embedded is not None:
+        theirs = logistic_regression(seen.embedded, seen.labels, experts + 1, options.decay)
+        encoder_logits = rest.embedded @ theirs[0].T + theirs[1]
+    return Trial(
+        clusters=clusters,
+        data=rest,
+        logits=rest.pooled @ weight.T + bias,
+        known=known,
+        encoder_logits=encoder_logits,
+    )

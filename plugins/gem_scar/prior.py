@@ -1,4 +1,4 @@
-"""The early prior: what a prompt is about, told from the base model's own first layers."""
+"""Priors: what a prompt is about, told from the base model's own first layers, or by a sentence encoder."""
 
 from __future__ import annotations
 
@@ -29,8 +29,37 @@ class PooledClassifier(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """`states` float32 `[tokens, hidden]` of one prompt to its prior, float32 `[experts]`."""
-        logits = ops.linear_f32(pooled(states)[None], self.weight)[0] + self.bias
-        return torch.softmax(logits / self.temperature, dim=-1)[:-1]
+        return _shares(pooled(states), self.weight, self.bias, self.temperature)
+
+
+class EmbeddingClassifier(nn.Module):
+    """A linear classifier of a text's embedding. The last class is the general path.
+
+    Args:
+        encoder: from token ids to a vector `[width]`, such as `gem_scar.encoder.MiniLM`.
+        weight: float32 `[experts + 1, width]`.
+        bias: float32 `[experts + 1]`.
+        temperature: as in `PooledClassifier`.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, weight: Tensor, bias: Tensor, temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.weight = nn.Parameter(weight.T.contiguous(), requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.temperature = temperature
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`tokens` int32 `[tokens]` of one prompt to its prior, float32 `[experts]`."""
+        return _shares(self.encoder(tokens), self.weight, self.bias, self.temperature)
+
+
+def _shares(features: Tensor, weight: Tensor, bias: Tensor, temperature: float) -> Tensor:
+    """Shares of all classes but the last: features `[width]`, weight `[width, classes]`."""
+    logits = ops.linear_f32(features[None], weight)[0] + bias
+    return torch.softmax(logits / temperature, dim=-1)[:-1]
 
 
 def pooled(states: Tensor) -> Tensor:

@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gem_scar.fitted import FittedRouter, fitted_path, open_experts, read_fitted_for, tensor
+from gem_scar.fitted import (
+    FittedRouter,
+    fitted_path,
+    open_experts,
+    read_fitted_for,
+    tensor,
+    with_encoder,
+)
 from gemcore.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
     from gem_scar.attention import ScarSettings
     from gem_scar.examples import Example
     from gemcore.experts.expert_set import ExpertSet
-    from gemcore.routing import EarlyPrior
+    from gemcore.routing import EarlyPrior, EncoderPrior, PriorNetwork
 
 NAME = "scar"
 
@@ -32,7 +39,7 @@ class ScarRouter:
 
     Args:
         experts: a set's name or its folder; None for the default set.
-        prior: `early` or `none`.
+        prior: `early`, `encoder` or `none`.
         top_p, max_experts, tau, hard: see `gem_scar.attention.ScarSettings`.
     """
 
@@ -50,7 +57,7 @@ class ScarRouter:
         self._given = {name: value for name, value in given.items() if value is not None}
 
     def prior(self, prompt: str) -> Sequence[float] | None:
-        """Have no opinion on text alone: the prior network reads hidden states."""
+        """Have no opinion here: the prior comes from a network in the compiled model."""
         return None
 
     def experts(self) -> ExpertSet:
@@ -69,11 +76,18 @@ class ScarRouter:
             return None
         return cluster_attention(fitted, self.experts().folder, self._given)
 
-    def prior_network(self) -> EarlyPrior | None:
-        """The early prior, unless `prior=none` was asked for or none was fitted."""
+    def prior_network(self) -> PriorNetwork | None:
+        """What gives the prior, unless `prior=none` was asked for or none was fitted.
+
+        Raises:
+            UsageError: the prior that was asked for was not fitted.
+            GemError: the encoder cannot be fetched.
+        """
         experts, fitted = self._fitted
         if self._prior == "none":
             return None
+        if self._prior == "encoder":
+            return encoder_prior(fitted, experts.folder)
         if "prior.weight" not in fitted.tensors:
             if self._prior == "early":
                 raise UsageError(
@@ -157,7 +171,10 @@ class ScarRouter:
 
     @cached_property
     def _fitted(self) -> tuple[ExpertSet, FittedRouter]:
-        return read_fitted_for(open_experts(self._choice), NAME)
+        experts, fitted = read_fitted_for(open_experts(self._choice), NAME)
+        if self._prior == "encoder":
+            fitted = with_encoder(fitted, experts.folder)
+        return experts, fitted
 
 
 def routing_layer(fitted: FittedRouter, folder: Path | None) -> int:
@@ -252,4 +269,39 @@ def early_prior(fitted: FittedRouter, folder: Path | None) -> EarlyPrior:
         layers=setting(fitted, "prior_layers", int, folder),
         module=module,
         longest=setting(fitted, "prior_longest", int, folder),
+    )
+
+
+def encoder_prior(fitted: FittedRouter, folder: Path | None) -> EncoderPrior:
+    """The encoder's prior, from a fitted file that `with_encoder` gave; the encoder is fetched if need be.
+
+    Raises:
+        FormatError: a tensor or setting is missing or not as it must be.
+        GemError: the encoder cannot be fetched.
+    """
+    import torch
+
+    from gem_scar import encoder_files
+    from gem_scar.encoder import SCHEME
+    from gem_scar.prior import EmbeddingClassifier
+    from gemcore.routing import EncoderPrior
+
+    files = encoder_files.minilm_files()
+    model = setting(fitted, "model", str, folder)
+    if model != files.digest:
+        raise FormatError(
+            f"{fitted_path(folder or Path(), NAME)} was fitted with another encoder ({model:.12}…) than "
+            f"this GEM has ({files.digest:.12}…): fit the router again"
+        )
+    bias = tensor(fitted, "encoder.bias", (len(fitted.experts) + 1,), folder)
+    width = files.shape.hidden_size
+    weight = tensor(fitted, "encoder.weight", (bias.shape[0], width), folder)
+    module = EmbeddingClassifier(
+        files.network(SCHEME),
+        torch.from_numpy(weight),
+        torch.from_numpy(bias),
+        setting(fitted, "prior_temperature", float, folder),
+    )
+    return EncoderPrior(
+        module=module, tokenizer_json=files.tokenizer_json(), longest=files.shape.longest
     )

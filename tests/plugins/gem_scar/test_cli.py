@@ -61,6 +61,16 @@ def test_it_fits_and_says_what_came_out(host, folder, data):
     assert fitted.settings["options"]["steps"] == 20
 
 
+def test_the_encoder_is_fitted_where_it_is_asked_for(host, folder, data, with_encoder):
+    words = ("--experts", folder, "--data", data, "--steps", 20, "--layer", 1)
+    result = run(*words, "--prior", "encoder")
+    assert result.exit_code == 0, result.output
+    assert "with the encoder: prior on held-out texts" in result.output
+    assert read_fitted(folder, "scar").settings["encoder"]["model"] == with_encoder.digest
+    with pytest.raises(UsageError, match="--prior is for router 'scar': router 'xlora' has none"):
+        run("--router", "xlora", *words, "--prior", "encoder")
+
+
 def test_any_router_can_be_fitted(host, folder, data):
     result = run("--router", "xlora", "--experts", folder, "--data", data, "--layer", 1)
     assert result.exit_code == 0, result.output

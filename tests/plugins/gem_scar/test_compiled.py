@@ -56,7 +56,7 @@ class Routed:
         load_weights(self.decoder, {n: w for n, w in weights.items() if not n.startswith("prior.")})
         early = EarlyPrior(layers=1, module=self.prior)
         exported = export_decoder(
-            self.config, schemes, router=routers, experts=experts, early_prior=early
+            self.config, schemes, router=routers, experts=experts, prior=early
         )
         level = choose_level("auto")
         isa = getattr(instructions, level.kernels)
