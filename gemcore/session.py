@@ -74,7 +74,9 @@ class Session:
         self._prior: Prior | None = None
         self._second_cache: KVCache | None = None
         encoder = bundle.encoder_tokenizer()
-        self._reader = encoder and TextReader(tokenizer=self.tokenizer, encoder=encoder)
+        self._reader = (
+            None if encoder is None else TextReader(tokenizer=self.tokenizer, encoder=encoder)
+        )
 
     # Text in, text out
 
