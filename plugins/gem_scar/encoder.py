@@ -67,7 +67,7 @@ class MiniLM(nn.Module):
         for layer in self.layers:
             x = layer(x, places)
         mean = x.mean(0)
-        return mean * torch.rsqrt(mean.square().sum() + 1e-24)
+        return mean * torch.rsqrt((mean * mean).sum() + 1e-24)
 
 
 class EncoderLayer(nn.Module):
@@ -108,7 +108,8 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x` float32 `[tokens, width]` to the same shape."""
         centred = x - x.mean(-1, keepdim=True)
-        variance = centred.square().mean(-1, keepdim=True)
+        # Not `square`, which TVM makes a call of `pow` for every number.
+        variance = (centred * centred).mean(-1, keepdim=True)
         return centred * torch.rsqrt(variance + self.epsilon) * self.gain + self.bias
 
 
