@@ -76,16 +76,18 @@ def calibrate_prior(trials: list[Trial], experts: int) -> tuple[float, float]:
     threshold on their free energy, arXiv 2010.03759).
 
     Returns:
-        Temperature, and the logit before division by it.
+        Temperature, and what is to be added to the general path's logits before division by it.
     """
-    logits = torch.cat([trial.logits[:, :experts] for trial in trials])
+    logits = torch.cat([trial.logits for trial in trials])
     weights = _level([torch.full((len(t.logits),), float(t.known)) for t in trials])
     targets = torch.cat([_targets(t.data, t.logits[:, :experts]) for t in trials])
     log_temperature = torch.nn.Parameter(torch.tensor(0.0))
-    general = torch.nn.Parameter(logits.logsumexp(-1).mean() - 1)
+    beside = logits[:, :experts].logsumexp(-1) - logits[:, experts]
+    general = torch.nn.Parameter(beside.mean() - 1)
     optimizer = torch.optim.Adam([log_temperature, general], lr=0.05)
     for _ in range(_ROUNDS):
-        whole = torch.cat([logits, general.expand(len(logits), 1)], 1) / log_temperature.exp()
+        raised = logits[:, experts:] + general
+        whole = torch.cat([logits[:, :experts], raised], 1) / log_temperature.exp()
         losses = torch.nn.functional.cross_entropy(whole, targets, reduction="none")
         loss = (losses * weights).sum()
         optimizer.zero_grad()
@@ -96,7 +98,7 @@ def calibrate_prior(trials: list[Trial], experts: int) -> tuple[float, float]:
 
 def prior_shares(logits: Tensor, temperature: float, general: float) -> Tensor:
     """The prior of texts from its logits `[texts, experts + 1]`: float32 `[texts, experts]`."""
-    whole = torch.cat([logits[:, :-1], torch.full_like(logits[:, :1], general)], 1)
+    whole = torch.cat([logits[:, :-1], logits[:, -1:] + general], 1)
     return torch.softmax(whole / temperature, dim=-1)[:, :-1]
 
 

@@ -82,7 +82,7 @@ def fit_router(
     The domain of a benchmark says which expert its items are for; items of a domain without an expert
     are for the general path. The result is written beside the experts.
     """
-    from gem_scar.examples import benchmark_examples, general_examples
+    from gem_scar.examples import benchmark_examples, everyday_examples, general_examples
     from gem_suite.folders import data_folder
     from gemcore.experts.library import open_set
     from gemcore.options import parse_words
@@ -113,6 +113,7 @@ def fit_router(
             licences=licences,
         )
     )
+    examples += everyday_examples()
     for path in general:
         examples += general_examples(path, items, seed)
     given = {"seed": seed, "steps": steps, "layer": layer, "prior": prior}

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from gem_models.download import PinnedFile
 from gem_models.pypi import WheelModel, ensure_model
 from gemcore.errors import FormatError
-from gemcore.experts.files import map_file
 from gemcore.formats.encodings import view_of
+from gemcore.formats.mapping import map_file
 from gemcore.formats.safetensors_header import read_safetensors_header
 
 if TYPE_CHECKING:
@@ -83,10 +83,11 @@ class EncoderFiles:
         from gem_scar.encoder import MiniLM
 
         with torch.device("meta"):
-            network = MiniLM(self.shape, scheme).eval()
+            network = MiniLM(self.shape, scheme)
         state = encoder_weights(read_bert(self.weights, self.shape), self.shape, scheme)
         network.load_state_dict({n: torch.from_numpy(a) for n, a in state.items()}, assign=True)
-        return network.requires_grad_(False)
+        network.eval().requires_grad_(False)
+        return network
 
 
 def minilm_files(progress: Progress | None = None) -> EncoderFiles:

@@ -160,7 +160,7 @@ def _early(
 ) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
     """Settings, tensors and a report of the early prior, and of what works best with it."""
     weight, bias = train_prior(data, experts + 1, options)
-    settings, lines = _calibrated(trials, data, experts, options, temperature, (weight, bias))
+    settings, lines = _calibrated(trials, data, experts, options, temperature, bias)
     return (
         {
             **settings,
@@ -180,7 +180,7 @@ def _encoder(
     points, labels = data.embedded, data.labels
     weight, bias = logistic_regression(points, labels, experts + 1, options.decay)
     theirs = [attrs.evolve(trial, logits=trial.encoder_logits) for trial in trials]
-    settings, lines = _calibrated(theirs, data, experts, options, temperature, (weight, bias))
+    settings, lines = _calibrated(theirs, data, experts, options, temperature, bias)
     return (
         {**settings, "model": data.encoder},
         _classifier("encoder", weight, bias, points),
@@ -194,22 +194,21 @@ def _calibrated(
     experts: int,
     options: FitOptions,
     temperature: float,
-    classifier: tuple[Tensor, Tensor],
+    bias: Tensor,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Settings that suit a prior's logits, and a report; writes the general path to the classifier.
+    """Settings that suit a prior's logits, and a report; raises the general path's `bias`, the last.
 
-    Where no example is for the general path, its class is a threshold.
+    Where no example is for the general path, its logits are 0, and what is added to them is a threshold.
     """
-    weight, bias = classifier
     prior_temperature, general = calibrate_prior(trials, experts)
     priors = [prior_shares(trial.logits, prior_temperature, general) for trial in trials]
     start = ScarSettings(temperature=temperature)
     settings = calibrate_clusters(trials, priors, start)
     settings, report = choose_tau(trials, priors, settings, options.penalty)
-    if not bool((data.labels == experts).any()):
-        weight[experts], bias[experts] = 0.0, general
+    bias[experts] += general
     familiar = trials[0]
-    right = familiar.logits[:, :experts].argmax(-1) == familiar.data.labels
+    labels = familiar.data.labels
+    right = (familiar.logits[:, :experts].argmax(-1) == labels)[labels < experts]
     return (
         {
             **attrs.asdict(settings),

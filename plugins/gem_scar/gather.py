@@ -103,8 +103,9 @@ def gather(
     layer, prior_layers = options.layer, min(options.prior_layers, options.layer)
     net = FirstLayers(checkpoint, layer, options.longest)
     generator = torch.Generator().manual_seed(options.seed)
+    read = [net.chat_tokens(e.text) if e.chat else net.tokens(e.text) for e in examples]
     found = net.states(
-        [net.tokens(example.text) for example in examples],
+        read,
         (prior_layers, layer),
         lambda done, total: progress("reading texts", done, total),
     )
@@ -122,6 +123,8 @@ def gather(
         pooled=torch.stack(means),
         states=torch.cat(states),
         owners=torch.tensor(owners),
-        embedded=None if files is None else embed([e.text for e in examples], files, progress),
+        embedded=None
+        if files is None
+        else embed([net.text(tokens) for tokens in read], files, progress),
         encoder="" if files is None else files.digest,
     )

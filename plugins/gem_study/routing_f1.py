@@ -59,7 +59,8 @@ def macro_f1(counts: Floats, domains: Sequence[str], labels: Sequence[str]) -> F
     there = counts.sum(axis=2)
     said = counts.sum(axis=1)[:, columns]
     below = there + said
-    return np.divide(2 * right, below, out=np.zeros_like(right), where=below > 0).mean(axis=1)
+    scores = np.divide(2 * right, below, out=np.zeros_like(right), where=below > 0)
+    return np.asarray(scores.mean(axis=1))
 
 
 def likeliest(task: Task, sample: Mapping[str, Any], experts: Mapping[str, str]) -> str | None:

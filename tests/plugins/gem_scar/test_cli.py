@@ -95,8 +95,9 @@ def test_only_data_that_may_be_passed_on_is_read_unless_all_is_asked_for(host, f
     words = ["--router", "scar", "--experts", folder, "--data", data, "--steps", 5, "--layer", 1]
     run(*words)
     kept = read_fitted(folder, "scar").settings["data"]
-    assert {source["name"]: source["licence"] for source in kept} == dict.fromkeys("acdef", "MIT")
+    licences = {source["name"]: source["licence"] for source in kept}
+    assert licences == {**dict.fromkeys("acdef", "MIT"), "everyday.txt": "Apache-2.0"}
     run(*words, "--licences", "all")
     everything = read_fitted(folder, "scar").settings["data"]
     assert {"name": "b", "licence": "CC BY-NC 4.0", "items": 8} in everything
-    assert len(everything) == 6
+    assert len(everything) == 7
