@@ -45,13 +45,13 @@ class EncoderTokenizer:
     def _loaded(self) -> Backend:
         if self._backend is None:
             backend = load_backend(self.source())
-            try:
-                backend.enable_truncation(self.longest)
-            except Exception as error:  # tokenizers raises nothing more particular
+            added = backend.num_special_tokens_to_add(False)
+            if added > self.longest:
                 raise FormatError(
                     f"the tokenizer of the prior's encoder cannot cut texts to {self.longest} "
-                    f"tokens: {error}"
-                ) from error
+                    f"tokens: it adds {added} of its own"
+                )
+            backend.enable_truncation(self.longest)
             backend.encode_special_tokens = True
             self._backend = backend
         return self._backend

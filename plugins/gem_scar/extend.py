@@ -76,9 +76,13 @@ def without(fitted: FittedRouter, name: str) -> FittedRouter:
     tensors = dict(fitted.tensors)
     tensors["keys"] = tensors["keys"][kept]
     tensors["values"] = np.delete(values[kept], place, axis=1)
-    for part in ("prior.weight", "prior.bias", "encoder.weight", "encoder.bias"):
-        if part in tensors:
-            tensors[part] = np.delete(tensors[part], place, axis=0)
+    for prior in ("prior", "encoder"):
+        if f"{prior}.owners" in tensors:
+            owners = tensors[f"{prior}.owners"]
+            others = owners[:, place] == 0
+            for part in ("weight", "bias"):
+                tensors[f"{prior}.{part}"] = tensors[f"{prior}.{part}"][others]
+            tensors[f"{prior}.owners"] = np.delete(owners[others], place, axis=1)
     return attrs.evolve(
         fitted,
         experts=tuple(other for other in fitted.experts if other != name),
@@ -133,7 +137,7 @@ def _add_row(
     fitted: FittedRouter,
     folder: Path | None,
 ) -> None:
-    """Give the classifier `name` a row for a new expert, told from points `[texts, width]` of its texts."""
+    """Give the classifier `name` a source for a new expert, told from points `[texts, width]`."""
     size = tensors[f"{name}.weight"].shape[1]
     row, bias = prior_row(
         points.mean(0).numpy(),
@@ -141,8 +145,13 @@ def _add_row(
         tensor(fitted, f"{name}.deviation", (size,), folder),
         setting(fitted, "prior_typical", float, folder),
     )
-    tensors[f"{name}.weight"] = np.insert(tensors[f"{name}.weight"], place, row, axis=0)
-    tensors[f"{name}.bias"] = np.insert(tensors[f"{name}.bias"], place, bias)
+    sources = len(tensors[f"{name}.weight"])
+    owners = tensor(fitted, f"{name}.owners", (sources, len(fitted.experts)), folder)
+    grown = np.insert(owners, place, 0, axis=1)
+    own = np.eye(grown.shape[1], dtype=np.float32)[[place]]
+    tensors[f"{name}.weight"] = np.concatenate([tensors[f"{name}.weight"], row[None]])
+    tensors[f"{name}.bias"] = np.append(tensors[f"{name}.bias"], np.float32(bias))
+    tensors[f"{name}.owners"] = np.concatenate([grown, own])
 
 
 def prior_row(new: Floats, mean: Floats, deviation: Floats, typical: float) -> tuple[Floats, float]:

@@ -26,7 +26,7 @@ from gem_scar.fitted import FittedRouter, Floats, write_fitted
 from gem_scar.gains import answer_gains
 from gem_scar.gather import Gathered, Progress, gather, ignore
 from gem_scar.hidden_states import base_checkpoint
-from gem_scar.train import logistic_regression, train_clusters, train_prior
+from gem_scar.train import train_clusters, train_prior
 from gemcore.errors import UsageError
 from gemcore.experts.expert_set import ExpertSet
 from gemcore.models.checkpoint import Checkpoint
@@ -123,21 +123,21 @@ def fit_data(
     data: Gathered, experts: ExpertSet, options: FitOptions, progress: Progress = ignore
 ) -> tuple[FittedRouter, list[str]]:
     """Fit on gathered states; see `fit_set`."""
-    count = len(experts.names)
     held_out = held_out_texts(data, options.held_out)
     if not held_out.any():
         raise UsageError(
             "the examples are too few to choose thresholds: at least three of some source are needed"
         )
-    trials = [_trial(data, ~held_out, held_out, True, count, options, progress)]
+    owners = _owners(data, len(experts.names))
+    trials = [_trial(data, ~held_out, held_out, True, owners, options, progress)]
     for left_out in source_folds(data, options.folds):
         step_options = attrs.evolve(options, steps=max(1, options.steps // 2))
-        trials.append(_trial(data, ~left_out, left_out, False, count, step_options, progress))
+        trials.append(_trial(data, ~left_out, left_out, False, owners, step_options, progress))
     whole = torch.ones_like(held_out)
-    last = _trial(data, whole, whole, True, count, options, progress)
-    settings, tensors, lines = _early(trials, data, count, options, last.clusters.temperature)
+    last = _trial(data, whole, whole, True, owners, options, progress)
+    settings, tensors, lines = _early(trials, data, options, last.clusters.temperature)
     if data.embedded is not None:
-        own, more, said = _encoder(trials, data, count, options, last.clusters.temperature)
+        own, more, said = _encoder(trials, data, options, last.clusters.temperature)
         settings, tensors, lines = settings | {"encoder": own}, tensors | more, lines + said
     fitted = FittedRouter(
         router=NAME,
@@ -156,80 +156,93 @@ def fit_data(
 
 
 def _early(
-    trials: list[Trial], data: Gathered, experts: int, options: FitOptions, temperature: float
+    trials: list[Trial], data: Gathered, options: FitOptions, temperature: float
 ) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
     """Settings, tensors and a report of the early prior, and of what works best with it."""
-    weight, bias = train_prior(data, experts + 1, options)
-    settings, lines = _calibrated(trials, data, experts, options, temperature, bias)
+    settings, lines = _calibrated(trials, options, temperature)
     return (
         {
             **settings,
             "prior_layers": min(options.prior_layers, options.layer),
             "prior_longest": options.longest,
         },
-        _classifier("prior", weight, bias, data.pooled),
+        _classifier("prior", data.pooled, data, trials[0].owners, options),
         lines,
     )
 
 
 def _encoder(
-    trials: list[Trial], data: Gathered, experts: int, options: FitOptions, temperature: float
+    trials: list[Trial], data: Gathered, options: FitOptions, temperature: float
 ) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
     """The same of the prior of the sentence encoder."""
     assert data.embedded is not None
-    points, labels = data.embedded, data.labels
-    weight, bias = logistic_regression(points, labels, experts + 1, options.decay)
     theirs = [attrs.evolve(trial, logits=trial.encoder_logits) for trial in trials]
-    settings, lines = _calibrated(theirs, data, experts, options, temperature, bias)
+    settings, lines = _calibrated(theirs, options, temperature)
     return (
         {**settings, "model": data.encoder},
-        _classifier("encoder", weight, bias, points),
+        _classifier("encoder", data.embedded, data, trials[0].owners, options),
         [f"with the encoder: {line}" for line in lines],
     )
 
 
 def _calibrated(
-    trials: list[Trial],
-    data: Gathered,
-    experts: int,
-    options: FitOptions,
-    temperature: float,
-    bias: Tensor,
+    trials: list[Trial], options: FitOptions, temperature: float
 ) -> tuple[dict[str, Any], list[str]]:
-    """Settings that suit a prior's logits, and a report; raises the general path's `bias`, the last.
-
-    Where no example is for the general path, its logits are 0, and what is added to them is a threshold.
-    """
-    prior_temperature, general = calibrate_prior(trials, experts)
-    priors = [prior_shares(trial.logits, prior_temperature, general) for trial in trials]
-    start = ScarSettings(temperature=temperature)
-    settings = calibrate_clusters(trials, priors, start)
+    """Settings that suit a prior's logits, and a report."""
+    prior = calibrate_prior(trials)
+    priors = [prior_shares(trial, prior) for trial in trials]
+    settings = calibrate_clusters(trials, priors, ScarSettings(temperature=temperature))
     settings, report = choose_tau(trials, priors, settings, options.penalty)
-    bias[experts] += general
     familiar = trials[0]
     labels = familiar.data.labels
-    right = (familiar.logits[:, :experts].argmax(-1) == labels)[labels < experts]
+    experts = familiar.owners.shape[1]
+    likeliest = (familiar.logits.softmax(-1) @ familiar.owners).argmax(-1)
+    right = (likeliest == labels)[labels < experts]
     return (
         {
             **attrs.asdict(settings),
-            "prior_temperature": prior_temperature,
-            "prior_typical": float(familiar.logits[:, :experts].amax(-1).mean()),
+            **{f"prior_{name}": value for name, value in attrs.asdict(prior).items()},
+            "prior_typical": float(familiar.logits.amax(-1).mean()),
         },
         [
             f"prior on held-out texts: {float(right.float().mean()):.1%} right",
+            *(
+                f"prior's weight on texts, {n}: {v:.3f}"
+                for n, v in _weights(trials, priors).items()
+            ),
             *(f"on texts, {name}: {value:.3f}" for name, value in report.items()),
         ],
     )
 
 
-def _classifier(name: str, weight: Tensor, bias: Tensor, points: Tensor) -> dict[str, Floats]:
+def _weights(trials: list[Trial], priors: list[Tensor]) -> dict[str, float]:
+    """Mean sum of the prior's shares on known and on unfamiliar texts."""
+    found: dict[str, list[Tensor]] = {}
+    for trial, prior in zip(trials, priors, strict=True):
+        found.setdefault("known" if trial.known else "unfamiliar", []).append(prior.sum(-1))
+    return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}
+
+
+def _classifier(
+    name: str, points: Tensor, data: Gathered, owners: Tensor, options: FitOptions
+) -> dict[str, Floats]:
     """A classifier's tensors, with where its points lie, which a later expert's row is made from."""
+    weight, bias = train_prior(points, data.sources, len(owners), options.decay)
     return {
         f"{name}.weight": weight.numpy(),
         f"{name}.bias": bias.numpy(),
+        f"{name}.owners": owners.numpy(),
         f"{name}.mean": points.mean(0).numpy(),
         f"{name}.deviation": points.std(0).clamp(min=1e-6).numpy(),
     }
+
+
+def _owners(data: Gathered, experts: int) -> Tensor:
+    """Whose texts those of each source are: float32 `[sources, experts]`; none's for the general path."""
+    count = int(data.sources.max()) + 1
+    labels = torch.full((count,), experts)
+    labels[data.sources.flip(0)] = data.labels.flip(0)
+    return torch.nn.functional.one_hot(labels, experts + 1)[:, :experts].float()
 
 
 def _trial(
@@ -237,21 +250,23 @@ def _trial(
     train: torch.Tensor,
     test: torch.Tensor,
     known: bool,
-    experts: int,
+    owners: Tensor,
     options: FitOptions,
     progress: Progress,
 ) -> Trial:
     seen, rest = data.of_texts(train), data.of_texts(test)
     name = "training" if known else "training without some benchmarks"
-    clusters = train_clusters(seen, experts, options, partial(progress, name))
-    weight, bias = train_prior(seen, experts + 1, options)
+    clusters = train_clusters(seen, owners.shape[1], options, partial(progress, name))
+    count = len(owners)
+    weight, bias = train_prior(seen.pooled, seen.sources, count, options.decay)
     encoder_logits = None
     if seen.embedded is not None and rest.embedded is not None:
-        theirs = logistic_regression(seen.embedded, seen.labels, experts + 1, options.decay)
+        theirs = train_prior(seen.embedded, seen.sources, count, options.decay)
         encoder_logits = rest.embedded @ theirs[0].T + theirs[1]
     return Trial(
         clusters=clusters,
         data=rest,
+        owners=owners,
         logits=rest.pooled @ weight.T + bias,
         known=known,
         encoder_logits=encoder_logits,

@@ -42,7 +42,7 @@ class FitOptions:
     rate: float = 0.003
     balance: float = 0.02
     language_model: float = 1.0
-    answers: int = 8
+    answers: int = 6
     decay: float = 1e-2
     prior: str = "early"
     prior_layers: int = 2

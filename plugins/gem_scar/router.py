@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from gem_scar.attention import ScarSettings
     from gem_scar.examples import Example
+    from gem_scar.prior import SourceClassifier
     from gemcore.experts.expert_set import ExpertSet
     from gemcore.routing import EarlyPrior, EncoderPrior, PriorNetwork
 
@@ -247,24 +248,44 @@ def cluster_attention(
     )
 
 
-def early_prior(fitted: FittedRouter, folder: Path | None) -> EarlyPrior:
-    """The early prior, from a fitted file.
+def classifier(
+    fitted: FittedRouter, name: str, width: int | None, folder: Path | None
+) -> SourceClassifier:
+    """The classifier of the prior `name`, from a fitted file.
+
+    Args:
+        fitted: the file.
+        name: `prior` for the early one, or `encoder`.
+        width: of its features; None where any will do.
+        folder: of the set.
 
     Raises:
         FormatError: a tensor or setting is missing or not as it must be.
     """
     import torch
 
+    from gem_scar.prior import SourceClassifier
+
+    weight = tensor(fitted, f"{name}.weight", (None, width), folder)
+    bias = tensor(fitted, f"{name}.bias", (len(weight),), folder)
+    owners = tensor(fitted, f"{name}.owners", (len(weight), len(fitted.experts)), folder)
+    settings = [
+        setting(fitted, f"prior_{part}", float, folder)
+        for part in ("temperature", "slope", "offset")
+    ]
+    return SourceClassifier(*map(torch.from_numpy, (weight, bias, owners)), *settings)
+
+
+def early_prior(fitted: FittedRouter, folder: Path | None) -> EarlyPrior:
+    """The early prior, from a fitted file.
+
+    Raises:
+        FormatError: a tensor or setting is missing or not as it must be.
+    """
     from gem_scar.prior import PooledClassifier
     from gemcore.routing import EarlyPrior
 
-    bias = tensor(fitted, "prior.bias", (len(fitted.experts) + 1,), folder)
-    weight = tensor(fitted, "prior.weight", (bias.shape[0], None), folder)
-    module = PooledClassifier(
-        torch.from_numpy(weight),
-        torch.from_numpy(bias),
-        setting(fitted, "prior_temperature", float, folder),
-    )
+    module = PooledClassifier(classifier(fitted, "prior", None, folder))
     return EarlyPrior(
         layers=setting(fitted, "prior_layers", int, folder),
         module=module,
@@ -279,8 +300,6 @@ def encoder_prior(fitted: FittedRouter, folder: Path | None) -> EncoderPrior:
         FormatError: a tensor or setting is missing or not as it must be.
         GemError: the encoder cannot be fetched.
     """
-    import torch
-
     from gem_scar import encoder_files
     from gem_scar.encoder import SCHEME
     from gem_scar.prior import EmbeddingClassifier
@@ -293,14 +312,9 @@ def encoder_prior(fitted: FittedRouter, folder: Path | None) -> EncoderPrior:
             f"{fitted_path(folder or Path(), NAME)} was fitted with another encoder ({model:.12}…) than "
             f"this GEM has ({files.digest:.12}…): fit the router again"
         )
-    bias = tensor(fitted, "encoder.bias", (len(fitted.experts) + 1,), folder)
-    width = files.shape.hidden_size
-    weight = tensor(fitted, "encoder.weight", (bias.shape[0], width), folder)
     module = EmbeddingClassifier(
         files.network(SCHEME),
-        torch.from_numpy(weight),
-        torch.from_numpy(bias),
-        setting(fitted, "prior_temperature", float, folder),
+        classifier(fitted, "encoder", files.shape.hidden_size, folder),
     )
     return EncoderPrior(
         module=module, tokenizer_json=files.tokenizer_json(), longest=files.shape.longest
