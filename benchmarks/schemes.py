@@ -2,7 +2,7 @@
 
     python benchmarks/schemes.py [--schemes q2a-g64,q3s-g32,...] [--base q4a-g32] [--instructions auto]
                                  [--threads 1,2] [--megabytes 96] [--piece 8] [--tokens 128]
-                                 [--rounds 120] [--json]
+                                 [--rounds 200] [--json]
 
 Multiplies activations with weights in the shapes of SmolLM2-135M's linear layers: 576 inputs and 1536, three
 quarters and one quarter of the weights. While decoding, one token meets many layers' weights, far more than
@@ -11,7 +11,9 @@ another, as many as take `--piece` megabytes in either scheme; pieces follow one
 have been read, and then begin again. A prompt is measured with `--tokens` tokens and one layer. Each scheme
 and the base take turns, piece by piece, in one process, so that what else the machine does hits both. A ratio
 is the median over the rounds of that within one round: bytes of weights a second while decoding, and tokens a
-second of a prompt. `f16`, which rounds no activations, has kernels of another kind and is left out.
+second of a prompt. On a busy machine the other ratio, of both sides' fastest tenth, says more. With
+`--piece 1 --megabytes 1` the weights stay in a cache, and decoding shows what the instructions alone allow.
+`f16`, which rounds no activations, has kernels of another kind and is left out.
 """
 
 from __future__ import annotations
@@ -124,23 +126,32 @@ def seconds(calls: Calls) -> float:
 
 
 def compare(ours: Contender, base: Contender, given: argparse.Namespace) -> dict[str, float]:
-    """Medians of two contenders that take turns, and of the ratios of each round."""
-    found: dict[str, list[float]] = {
-        name: [] for name in ("gb_per_s", "gb_ratio", "prefill_tokens_per_s", "prefill_ratio")
-    }
+    """Two contenders that take turns: speeds and their ratios, see `summary`."""
+    decode: list[tuple[float, float]] = []
+    prefill: list[tuple[float, float]] = []
     for i in range(given.rounds + WARM_UP):
         # Either goes first as often as the other.
         order = (ours, base) if i % 2 else (base, ours)
-        decode = {id(each): seconds(each.decode[i % len(each.decode)]) for each in order}
-        prefill = {id(each): seconds(each.prefill) for each in order}
-        if i < WARM_UP:
-            continue
-        speeds = [each.piece_bytes / decode[id(each)] for each in (ours, base)]
-        found["gb_per_s"].append(speeds[0] / 1e9)
-        found["gb_ratio"].append(speeds[0] / speeds[1])
-        found["prefill_tokens_per_s"].append(given.tokens / prefill[id(ours)])
-        found["prefill_ratio"].append(prefill[id(base)] / prefill[id(ours)])
-    return {name: statistics.median(values) for name, values in found.items()}
+        one = {id(each): seconds(each.decode[i % len(each.decode)]) for each in order}
+        many = {id(each): seconds(each.prefill) for each in order}
+        if i >= WARM_UP:
+            decode.append((one[id(ours)] / ours.piece_bytes, one[id(base)] / base.piece_bytes))
+            prefill.append((many[id(ours)] / given.tokens, many[id(base)] / given.tokens))
+    return {
+        **{f"decode_{name}": value for name, value in summary(decode).items()},
+        **{f"prefill_{name}": value for name, value in summary(prefill).items()},
+    }
+
+
+def summary(seconds_each: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Of seconds for one unit of work, ours and the base's in each round: speed and ratios of speeds."""
+    ratios = [base / ours for ours, base in seconds_each]
+    quickest = [statistics.quantiles(column, n=10)[0] for column in zip(*seconds_each, strict=True)]
+    return {
+        "speed": 1 / quickest[0],
+        "ratio": statistics.median(ratios),
+        "quiet_ratio": quickest[1] / quickest[0],
+    }
 
 
 def measure(given: argparse.Namespace) -> dict[int, dict[str, dict[str, float]]]:
@@ -172,7 +183,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=96)
     parser.add_argument("--piece", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     found = measure(given)
@@ -181,12 +192,13 @@ def main() -> None:
         return
     for count, rows in found.items():
         print(f"threads: {count}; ratios to {given.base}")
-        print("  scheme    bits a weight   decode GB/s   ratio   prompt layers/s   ratio")
+        print("                          decode: ratio   quiet   GB/s   prompt: ratio   quiet")
         for name, row in rows.items():
             print(
-                f"  {name:9s} {get_scheme(name).bits_per_weight:13.1f} {row['gb_per_s']:13.1f} "
-                f"{row['gb_ratio']:7.3f} {row['prefill_tokens_per_s']:17.0f} "
-                f"{row['prefill_ratio']:7.3f}"
+                f"  {name:9s} {get_scheme(name).bits_per_weight:4.1f} bits "
+                f"{row['decode_ratio']:14.3f} {row['decode_quiet_ratio']:7.3f} "
+                f"{row['decode_speed'] / 1e9:6.1f} {row['prefill_ratio']:15.3f} "
+                f"{row['prefill_quiet_ratio']:7.3f}"
             )
 
 

@@ -15,12 +15,12 @@ holds one number of each row, whatever the machine. Quantized schemes also cut t
 `q8-g32`   value = (code - 128) * scale, codes 1..255       512 B codes, 16 scales (float16)
 `f16`      value itself, [tiles, in, 16] float16
 
-16 rows x 4 values are 64 codes, the operand of a four-way integer dot product, and lie in 64 consecutive
-bytes, a *line*, each code in a byte of its own, which it shares with codes of other operands. The eight operands
-of 32 values take as many lines as a code has bits. Each line holds as many whole operands as fit, from
-the lowest bits up: four of 2 bits, two of 3 or 4, one of 5, 6 or 8. Of 3, 5 and 6 bits that leaves two or
-three operands over, and some bits at the top of each line: there they lie in pieces, lowest bits first, line
-after line. So unpacking is a shift and a mask of whole vectors for nearly every operand.
+The codes of 16 rows x 4 values are the operand of a four-way integer dot product, and lie in 64 consecutive
+bytes, a *line*: one in each byte, which other operands share. The eight operands of 32 values take as many
+lines as a code has bits. Each line holds as many operands as fit whole, from the lowest bits up: four of 2
+bits, two of 3 or 4, one of 5, 6 or 8. Of 3, 5 and 6 bits that leaves two or three operands over, and some
+bits at the top of each line: there they lie in pieces, lowest bits first, line after line. So unpacking is
+a shift and a mask of whole vectors for most operands.
 """
 
 from __future__ import annotations
@@ -116,9 +116,7 @@ class Scheme:
             line, used = divmod((dot - whole * self.bits) * self.bits + low, over)
             width = min(over - used, self.bits - low)
             parts.append(
-                CodePart(
-                    start=first + line * LINE, shift=8 - over + used, low=low, width=width
-                )
+                CodePart(start=first + line * LINE, shift=8 - over + used, low=low, width=width)
             )
             low += width
         return tuple(parts)
