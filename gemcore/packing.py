@@ -6,10 +6,13 @@ holds one number of each row, whatever the machine. Quantized schemes also cut t
 
 `q2a-g64`  value = code * scale + minimum, codes 0..3       256 B codes, 16 scales, 16 minima (float16)
 `q3a-g32`  value = code * scale + minimum, codes 0..7       192 B codes, 16 scales, 16 minima (float16)
+`q3a-g64`  likewise, for 64 values                          384 B codes, 16 scales, 16 minima (float16)
 `q3s-g32`  value = (code - 4) * scale, codes 0..7           192 B codes, 16 scales (float16)
 `q4a-g32`  value = code * scale + minimum, codes 0..15      256 B codes, 16 scales, 16 minima (float16)
+`q4a-g64`  likewise, for 64 values                          512 B codes, 16 scales, 16 minima (float16)
 `q4s-g32`  value = (code - 8) * scale, codes 0..15          256 B codes, 16 scales (float16)
 `q5a-g32`  value = code * scale + minimum, codes 0..31      320 B codes, 16 scales, 16 minima (float16)
+`q5a-g64`  likewise, for 64 values                          640 B codes, 16 scales, 16 minima (float16)
 `q5s-g32`  value = (code - 16) * scale, codes 0..31         320 B codes, 16 scales (float16)
 `q6-g32`   value = (code - 32) * scale, codes 0..63         384 B codes, 16 scales (float16)
 `q8-g32`   value = (code - 128) * scale, codes 1..255       512 B codes, 16 scales (float16)
@@ -137,10 +140,13 @@ SCHEMES: dict[str, Scheme] = {
     for scheme in (
         Scheme(name="q2a-g64", bits=2, has_minimum=True, group=64),
         Scheme(name="q3a-g32", bits=3, has_minimum=True),
+        Scheme(name="q3a-g64", bits=3, has_minimum=True, group=64),
         Scheme(name="q3s-g32", bits=3, offset=4),
         Scheme(name="q4a-g32", bits=4, has_minimum=True),
+        Scheme(name="q4a-g64", bits=4, has_minimum=True, group=64),
         Scheme(name="q4s-g32", bits=4, offset=8),
         Scheme(name="q5a-g32", bits=5, has_minimum=True),
+        Scheme(name="q5a-g64", bits=5, has_minimum=True, group=64),
         Scheme(name="q5s-g32", bits=5, offset=16),
         Scheme(name="q6-g32", bits=6, offset=32),
         Scheme(name="q8-g32", bits=8, offset=128),

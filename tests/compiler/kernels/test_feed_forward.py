@@ -24,7 +24,8 @@ def scheme(request):
 
 @pytest.fixture(scope="module")
 def kernel(machine, scheme):
-    return machine.compile(feed_forward.gate_up_quantize(machine.isa, scheme, INPUTS, INNER))
+    isa = machine.instructions_for(scheme)
+    return machine.compile(feed_forward.gate_up_quantize(isa, scheme, INPUTS, INNER))
 
 
 def test_gate_up_quantize(kernel, scheme, tokens):
