@@ -27,11 +27,11 @@ class Machine:
     level: Level
     isa: InstructionSet
 
-    def instructions_for(self, scheme: Scheme) -> InstructionSet:
+    def instructions_for(self, scheme: Scheme, tiles: tuple[int, ...] = (2, 1)) -> InstructionSet:
         """The instructions, with fewer tokens at a time for most schemes: that is quicker to compile."""
         if scheme.name in ("q4a-g32", "q4s-g32", "q8-g32"):
             return self.isa
-        return attrs.evolve(self.isa, token_tiles=(2, 1))
+        return attrs.evolve(self.isa, token_tiles=tiles)
 
     def compile(self, kernel: Any) -> Callable[..., list[np.ndarray]]:
         """Compile a kernel: a function of tensors that returns copies of them, outputs written."""
