@@ -56,7 +56,7 @@ class SourceClassifier(nn.Module):
         threshold = ops.linear_f32(shares, self.thresholds)
         gate = torch.sigmoid(SLOPE * (certainty(shares) - threshold))
         true = torch.softmax(logits / self.temperature, dim=-1)
-        return (ops.linear_f32(true, self.owners) * gate)[0]
+        return (ops.linear_f32(true, self.owners) * gate).squeeze(0)
 
 
 class PooledClassifier(nn.Module):
