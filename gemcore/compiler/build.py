@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+from tvm.ir.transform import PassContext
 from tvm.support import cc
 
 from gemcore.errors import GemError
@@ -14,6 +15,9 @@ from gemcore.errors import GemError
 OPTIONS = ["-O2", "-std=c++17", "-pthread"]
 """For the C++ compiler, which compiles what is in `native` and links."""
 
+NEEDLESS_PASSES = ["s_tir.CompactBufferAllocation"]
+"""Passes of TVM that are left out: the kernels' buffers are as small as they can be, and looking for a
+smaller size takes a third of the time of compiling."""
 
 NATIVE = tuple(
     Path(__file__).parent / "native" / f"{name}.cc" for name in ("parallel", "replay", "measure")
@@ -32,7 +36,8 @@ def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> N
             "linking the compiled model needs a C++ compiler, and none is in PATH: "
             "install one such as g++ and try again"
         )
-    executable = tvm.compile(module, target=tvm.target.Target(target))
+    with PassContext(disabled_pass=NEEDLESS_PASSES):
+        executable = tvm.compile(module, target=tvm.target.Target(target))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".library-") as folder:
         library = Path(folder) / "model.so"
         try:
