@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import tvm
 from tvm.ir.transform import PassContext
 from tvm.support import cc
 
+from gemcore.compiler.native_objects import native_objects
 from gemcore.errors import GemError
 
 OPTIONS = ["-O2", "-std=c++17", "-pthread"]
@@ -25,13 +27,22 @@ NATIVE = tuple(
 """What is linked into every library: threads, passes of one token, and what a profile measures with."""
 
 
-def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> None:
+def build_library(
+    module: tvm.IRModule,
+    target: dict[str, Any],
+    path: Path,
+    *,
+    compiler: str | None = None,
+    options: Sequence[str] = (),
+) -> None:
     """Compile `module` for `target` (a TVM target as a dict) and link it to the shared library `path`.
 
-    The library is written beside `path` and renamed, so that `path` is whole or not there. Raises
-    GemError when no C compiler is found to link with.
+    The library is written beside `path` and renamed, so that `path` is whole or not there. `compiler` is
+    the C++ compiler, by default this machine's own, and `options` more words for it. Raises GemError when
+    no C compiler is found to link with.
     """
-    if cc.get_cc() is None:
+    chosen = compiler or cc.get_cc()
+    if chosen is None:
         raise GemError(
             "linking the compiled model needs a C++ compiler, and none is in PATH: "
             "install one such as g++ and try again"
@@ -41,11 +52,13 @@ def build_library(module: tvm.IRModule, target: dict[str, Any], path: Path) -> N
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".library-") as folder:
         library = Path(folder) / "model.so"
         try:
-            executable.export_library(str(library), addons=[*map(str, NATIVE)], options=OPTIONS)
+            words = [*OPTIONS, *options]
+            addons = [*map(str, native_objects(chosen, NATIVE, words))]
+            executable.export_library(str(library), addons=addons, options=words, cc=chosen)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()
             raise GemError(
                 f"linking the compiled model failed ({reason[-1] if reason else error}): "
-                "install a C++ compiler such as g++ and try again"
+                f"install a C++ compiler such as {compiler or 'g++'} and try again"
             ) from error
         library.replace(path)
