@@ -65,7 +65,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--familiar",
     type=click.FloatRange(0.5, 1),
-    help="Share of held-out texts that count as familiar; less of it is more caution.  [default: 0.8]",
+    help="Share of held-out texts that count as familiar; less of it is more caution.  [default: 0.67]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def fit_router(

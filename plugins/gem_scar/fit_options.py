@@ -50,7 +50,7 @@ class FitOptions:
     prior: str = "early"
     prior_layers: int = 2
     held_out: float = 0.15
-    familiar: float = 0.8
+    familiar: float = 0.67
     folds: int = 4
     penalty: float = 2.0
     seed: int = 0
