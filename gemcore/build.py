@@ -210,7 +210,7 @@ def _code_digest() -> str:
     here = Path(__file__).parent
     files = [here / "build.py", here / "packing.py"]
     for folder in ("models", "compiler"):
-        files += [p for p in (here / folder).rglob("*") if p.suffix in (".py", ".cc")]
+        files += [p for p in (here / folder).rglob("*") if p.suffix in (".py", ".cc", ".c", ".h")]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.read_bytes())

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-DotProduct = Literal["vnni512", "avx2", "neon-dot", "plain"]
+DotProduct = Literal["vnni512", "avx2", "neon-dot", "neon", "plain"]
 
 
 @attrs.frozen(kw_only=True)
@@ -15,7 +15,7 @@ class InstructionSet:
 
     Attributes:
         dot: the four-way int8 dot product: `vpdpbusd` on 512 bits, `vpmaddubsw` + `vpmaddwd`, NEON
-            `sdot`, or 32-bit multiplications that every machine has.
+            `sdot`, or its `smlal` where that is missing, or 32-bit multiplications that every machine has.
         fused_multiply_add: the machine rounds `a * b + c` once. Where it does not, float64 stands in.
         token_tiles: how many tokens a product takes at once, largest first; ends with 1.
     """
@@ -33,5 +33,5 @@ class InstructionSet:
 VNNI512 = InstructionSet(dot="vnni512", fused_multiply_add=True, token_tiles=(12, 4, 1))
 AVX2 = InstructionSet(dot="avx2", fused_multiply_add=True)
 NEON_DOT = InstructionSet(dot="neon-dot", fused_multiply_add=True)
-NEON = InstructionSet(dot="plain", fused_multiply_add=True)
+NEON = InstructionSet(dot="neon", fused_multiply_add=True)
 PLAIN = InstructionSet()

@@ -20,6 +20,7 @@ otherwise a sentence. The program ends when its stdin does.
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -75,8 +76,9 @@ class ProcessExecutor:
         self.machine, self.execution = machine, execution
         self._experts, self._vocabulary = experts, vocabulary
         self._shared = SharedMemory()
-        self._folder = tempfile.TemporaryDirectory(prefix="gem-", ignore_cleanup_errors=True)
-        path = Path(self._folder.name) / PLAN
+        folder = Path(tempfile.mkdtemp(prefix="gem-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = folder / PLAN
         path.write_text(plan, encoding="utf-8")
         # A file, since nobody reads a pipe until something has gone wrong.
         self._said = tempfile.TemporaryFile()
@@ -131,6 +133,7 @@ class ProcessExecutor:
     def close(self) -> None:
         """End the program; it also ends with this object."""
         self._stop()
+        self._remove()
 
     def _bound(self, cache: KVCache) -> int:
         """The number of a cache, bound again where it has moved."""

@@ -9,6 +9,7 @@ import attrs
 from tvm.script import tirx as T
 
 from gemcore.compiler.instructions import InstructionSet
+from gemcore.compiler.kernels import neon
 from gemcore.compiler.kernels.vector import (
     LANES,
     Buffer,
@@ -217,7 +218,7 @@ def accumulate(
 
 def _offset(isa: InstructionSet, scheme: Scheme) -> int:
     """What is still to be taken off the codes that the products take."""
-    if scheme.bits == 8 and (isa.signed_codes or isa.dot == "avx2"):
+    if scheme.bits == 8 and (isa.signed_codes or isa.dot in ("avx2", "neon")):
         return scheme.offset - 128  # they take them as signed
     return scheme.offset
 
@@ -234,6 +235,10 @@ def _add_products(
 ) -> None:
     """Add the products of 32 codes and the activations from `at` on to `dots[row, 0:16]`."""
     values, t, column = at
+    if isa.dot == "neon":
+        fours = [four_values(values, t, column + 4 * j) for j in range(len(codes))]
+        neon.add_products(codes, fours, dots, row, scheme.bits)
+        return
     if lean:
         store(dots, T.broadcast(0, LANES), row + 1, lanes(0))
     for j, loader in enumerate(codes):
