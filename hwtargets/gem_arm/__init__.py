@@ -1,4 +1,4 @@
-"""ARM processors as targets: boards with Linux."""
+"""ARM processors as targets: boards with Linux, phones with Android."""
 
 from __future__ import annotations
 
@@ -36,4 +36,11 @@ def gem_targets() -> Iterator[TargetRecord]:
         capabilities=frozenset(
             {"execute", "rpc", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}
         ),
+    )
+    yield TargetRecord(
+        name="pixel6",
+        summary="Google Pixel 6 and other Android phones with dot-product instructions: a library with a C header",
+        loader="gem_arm.android:pixel_6",
+        reference_url="https://developer.android.com/ndk/guides/abis#arm64-v8a",
+        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
     )
