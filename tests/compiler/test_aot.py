@@ -56,10 +56,14 @@ def ahead_of(parts, checkpoint, folder):
     return compile_bundle(checkpoint, parts, folder)
 
 
+def in_memory(content: bytes) -> np.ndarray:
+    file = aligned_bytes(len(content))
+    file[...] = np.frombuffer(content, np.uint8)
+    return file
+
+
 def opened(bundle, **sizes) -> AheadLibrary:
-    raw = np.fromfile(bundle.folder / "weights.safetensors", np.uint8)
-    file = aligned_bytes(raw.nbytes)
-    file[...] = raw
+    file = in_memory((bundle.folder / "weights.safetensors").read_bytes())
     sizes = {"positions": POSITIONS, "tokens": 40, "rows": 40} | sizes
     return AheadLibrary(bundle.folder / "libgem_model.so", file, **sizes)
 
@@ -199,7 +203,7 @@ def test_a_text_that_is_longer_than_the_cache_is_refused(ours):
 def test_a_file_of_other_weights_is_refused(ahead_bundle, old, new, message):
     raw = (ahead_bundle.folder / "weights.safetensors").read_bytes()
     assert old in raw
-    damaged = np.frombuffer(raw.replace(old, new, 1), np.uint8)
+    damaged = in_memory(raw.replace(old, new, 1))
     library = ahead_bundle.folder / "libgem_model.so"
     with pytest.raises(GemError, match=f"^{message}"):
         AheadLibrary(library, damaged, positions=16, tokens=1)
@@ -207,10 +211,18 @@ def test_a_file_of_other_weights_is_refused(ahead_bundle, old, new, message):
 
 @pytest.mark.parametrize("size", [0, 7, 8, 100, 5000])
 def test_a_file_that_is_cut_off_is_refused(ahead_bundle, size):
-    raw = np.fromfile(ahead_bundle.folder / "weights.safetensors", np.uint8)
-    assert raw.nbytes > size
+    raw = (ahead_bundle.folder / "weights.safetensors").read_bytes()
+    assert len(raw) > size
+    library = ahead_bundle.folder / "libgem_model.so"
     with pytest.raises(GemError, match="^the (weights are no safetensors file|file's weight )"):
-        AheadLibrary(ahead_bundle.folder / "libgem_model.so", raw[:size], positions=16, tokens=1)
+        AheadLibrary(library, in_memory(raw[:size]), positions=16, tokens=1)
+
+
+def test_weights_that_lie_askew_are_refused(ahead_bundle):
+    raw = (ahead_bundle.folder / "weights.safetensors").read_bytes()
+    askew = in_memory(b"\0" * 8 + raw)[8:]
+    with pytest.raises(GemError, match=r"^the weight .* must begin at a multiple of 64 bytes"):
+        AheadLibrary(ahead_bundle.folder / "libgem_model.so", askew, positions=16, tokens=1)
 
 
 def test_threads_change_no_bit(tiny, ours):
