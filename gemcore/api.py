@@ -19,6 +19,7 @@ from gemcore.targets import check_can_open, check_no_fallback
 if TYPE_CHECKING:
     from gemcore.cache import Progress
     from gemcore.plugins import PluginHost, Selection
+    from gemcore.reports import ExportReport
 
 
 def load(
@@ -111,6 +112,45 @@ def open_session(
     if require_target:
         check_no_fallback(opened)
     return _session(opened, host or get_host(), settings, context_length)
+
+
+def export(
+    output: Path | str,
+    model: str | None = None,
+    *,
+    bundle: Path | str | None = None,
+    recipe: Recipe | None = None,
+    host: PluginHost | None = None,
+    step: Step | None = None,
+    download: Progress | None = None,
+    strict: bool = False,
+    require_target: bool = False,
+    **choices: str,
+) -> ExportReport:
+    """Write all that an application on a target needs to the folder `output`, with a README.
+
+    Args:
+        output: the folder, which must not be there yet.
+        bundle: a compiled bundle; without one, the model is compiled as `load` would, or taken from the
+            user's cache. The other arguments are those of `load`.
+
+    Raises:
+        GemError: something does not exist or does not work; the message says what and what to do.
+    """
+    from gemcore.export import export_bundle
+
+    host = host or get_host()
+    if bundle is not None:
+        opened = open_bundle(Path(bundle))
+    else:
+        wanted = _recipe(recipe, model, choices)
+        identity, open_model = locate_checkpoint(wanted.model, host, download)
+        parts = build_parts(wanted, host)
+        opened = cached_bundle(identity, open_model, parts, step=step, strict=strict)
+    if require_target:
+        check_no_fallback(opened)
+    target = host.create(host.select("target", opened.manifest.target))
+    return export_bundle(opened, target, Path(output))
 
 
 def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:

@@ -122,7 +122,7 @@ class DeviceProfile:
         memory_bytes: main memory.
         bandwidth: bytes a second from main memory.
         int8_rate: peak int8 multiply-accumulates a second.
-        fp16_rate: peak float16 multiply-accumulates a second.
+        fp16_rate, fp32_rate: peak float16 and float32 multiply-accumulates a second.
         joules_per_token: energy of one generated token; None unless somebody measured it.
     """
 
@@ -134,6 +134,7 @@ class DeviceProfile:
     bandwidth: Sourced | None = None
     int8_rate: Sourced | None = None
     fp16_rate: Sourced | None = None
+    fp32_rate: Sourced | None = None
     joules_per_token: Sourced | None = None
 
 

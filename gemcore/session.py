@@ -31,6 +31,7 @@ from gemcore.text.streaming import TextStream
 if TYPE_CHECKING:
     from gemcore.bundle import Bundle
     from gemcore.perplexity import Perplexity
+    from gemcore.reports import Execution
     from gemcore.runtime.executor import Executor
 
 PREFILL_CHUNK = 128
@@ -77,6 +78,16 @@ class Session:
         self._reader = (
             None if encoder is None else TextReader(tokenizer=self.tokenizer, encoder=encoder)
         )
+
+    @property
+    def execution(self) -> Execution:
+        """`native` on the hardware that the model is for; `emulated` where times mean nothing for it."""
+        return self._executor.execution
+
+    @property
+    def machine(self) -> str:
+        """What runs the model, where that is not this process."""
+        return self._executor.machine
 
     # Text in, text out
 

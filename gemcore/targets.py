@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from gemcore.bundle import Bundle
     from gemcore.protocols import Target
-    from gemcore.records import TargetRecord
+    from gemcore.records import PluginRecord
     from gemcore.reports import DelegationReport
     from gemcore.runtime.settings import OpenSettings
 
@@ -68,7 +68,7 @@ def check_can_build(target: Target) -> None:
         raise GemError(reason)
 
 
-def check_can_open(record: TargetRecord, target: Target, settings: OpenSettings) -> None:
+def check_can_open(record: PluginRecord, target: Target, settings: OpenSettings) -> None:
     """Raise UsageError or GemError where a bundle of `target` cannot run as `settings` say."""
     if settings.rpc is not None:
         if RPC not in record.capabilities:

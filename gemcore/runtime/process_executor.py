@@ -27,7 +27,7 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ class ProcessExecutor:
         path = folder / PLAN
         path.write_text(plan, encoding="utf-8")
         # A file, since nobody reads a pipe until something has gone wrong.
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         words = [*command, "serve", str(path), str(self._shared.descriptor)]
         self._process = _start(words, self._said, self._shared.descriptor)
         self._stop = weakref.finalize(self, _stop, self._process, self._said)
@@ -217,10 +217,8 @@ def _no_core_files() -> Iterator[None]:
 def _stop(process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            try:
+            with suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                pass
     try:
         process.wait(timeout=2)
     except subprocess.TimeoutExpired:

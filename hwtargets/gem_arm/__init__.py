@@ -39,7 +39,7 @@ def gem_targets() -> Iterator[TargetRecord]:
     )
     yield TargetRecord(
         name="pixel6",
-        summary="Google Pixel 6 and other Android phones with dot-product instructions: a library with a C header",
+        summary="Google Pixel 6 (Android, ARM with dot products): a library with a C header",
         loader="gem_arm.android:pixel_6",
         reference_url="https://developer.android.com/ndk/guides/abis#arm64-v8a",
         capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),

@@ -121,7 +121,7 @@ class LinuxBoard:
         if settings.rpc is not None:
             from gem_arm.rpc import open_remote
 
-            return open_remote(bundle, settings.rpc, settings.threads)
+            return open_remote(bundle, LIBRARY, settings.rpc)
         return self._open_native(bundle, settings) if is_aarch64() else self.emulate(bundle)
 
     def emulate(self, bundle: Bundle, cpu: str | None = None) -> Executor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from gem_host.processor import LEVELS, choose_level, memory_bytes, missing_flags
+from gem_host.processor import LEVELS, choose_level, clock_hz, memory_bytes, missing_flags
 from gemcore.bundle import WEIGHTS
 from gemcore.errors import BundleError
 from gemcore.reports import DelegationReport, DeviceProfile, ExportReport, Readiness, Sourced
@@ -35,11 +35,26 @@ class HostTarget:
     instructions: str = "auto"
 
     def profile(self) -> DeviceProfile:
-        """Cores and memory of this machine; its rates are measured by `gem bench`, not looked up."""
+        """Cores, clock and memory of this machine, and peak rates by its instructions.
+
+        Its bandwidth is measured where it is needed (`gem predict`, `gem bench --profile`), not looked up.
+        """
         from gemcore.runtime.tvm_runtime import usable_cores
 
-        memory = Sourced(value=memory_bytes(), source="operating system")
-        return DeviceProfile(name="host", cores=usable_cores(), memory_bytes=memory)
+        level, cores, clock = choose_level(self.instructions), usable_cores(), clock_hz()
+        rates: dict[str, Sourced] = {}
+        for name, each in (("int8_rate", level.int8_a_cycle), ("fp32_rate", level.float32_a_cycle)):
+            if clock is not None:
+                source = f"computed: {cores} cores x clock x {each} a cycle with {level.name}"
+                rates[name] = Sourced(value=cores * clock * each, source=source)
+        return DeviceProfile(
+            name="host",
+            device="this machine",
+            cores=cores,
+            clock_hz=None if clock is None else Sourced(value=clock, source="/proc/cpuinfo"),
+            memory_bytes=Sourced(value=memory_bytes(), source="operating system"),
+            **rates,
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a bundle must remember to run here, and what its code depends on."""

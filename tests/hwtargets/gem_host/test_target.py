@@ -33,11 +33,17 @@ def test_what_a_bundle_remembers_is_plain_and_enough():
     assert HostTarget(level.name).describe() == details
 
 
-def test_profile_is_of_this_machine_and_claims_no_rates():
+def test_profile_is_of_this_machine_and_says_how_rates_were_computed(monkeypatch):
+    monkeypatch.setattr(target, "clock_hz", lambda: 2e9)
     profile = HostTarget().profile()
+    level = choose_level("auto")
     assert profile.cores == usable_cores()
     assert profile.memory_bytes.source == "operating system"
-    assert profile.bandwidth is profile.int8_rate is profile.fp16_rate is None
+    assert profile.bandwidth is None
+    assert profile.int8_rate.value == usable_cores() * 2e9 * level.int8_a_cycle
+    assert profile.int8_rate.source.startswith("computed: ")
+    monkeypatch.setattr(target, "clock_hz", lambda: None)
+    assert HostTarget().profile().int8_rate is None
 
 
 def test_build_and_open(tmp_path):
