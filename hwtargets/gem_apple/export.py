@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gem_apple.framework import FRAMEWORK, NAME, SLICE
+from gem_apple.framework import FRAMEWORK, NAME, SHADERS, SLICE
 from gemcore.bundle import WEIGHTS
 from gemcore.export import copy_weights
 from gemcore.reports import ExportReport
@@ -68,6 +68,10 @@ def export(bundle: Bundle, folder: Path) -> ExportReport:
             (FRAMEWORK, "a static library for iOS with headers, a module map and a description"),
             (f"{headers}/gem.h", "the interface of every such library"),
             (f"{headers}/gem_model.h", "constants of this model"),
+            (
+                f"{FRAMEWORK}/{SLICE}/Metal/{SHADERS.name}",
+                "matrix products for the GPU as source, for apps that want to go further; unused here",
+            ),
             *weights,
         ),
         link=_LINK.format(framework=FRAMEWORK, name=NAME, weights=WEIGHTS),
@@ -77,6 +81,8 @@ def export(bundle: Bundle, folder: Path) -> ExportReport:
             "tools: Mach-O for arm64, platform iOS, oldest version 15.0, the symbols of `gem.h` defined, and "
             "none undefined but those of the C library: "
             "`python -m pytest tests/hwtargets/gem_apple/test_phone.py`.",
+            "`gem_products.metal` gives the reference's bits where its threads run one after the other on "
+            "this machine's processor: `python -m pytest tests/hwtargets/gem_apple/test_metal.py`.",
             "The same tests run the same kernels, compiled for aarch64 Linux, on an emulator, and compare "
             "logits with those of this machine, bit by bit.",
         ),

@@ -16,6 +16,9 @@ FRAMEWORK = f"{NAME}.xcframework"
 SLICE = "ios-arm64"
 LIBRARY = f"lib{NAME}.a"
 
+SHADERS = Path(__file__).parent / "native" / "gem_products.metal"
+"""The matrix products once more, for the GPU."""
+
 
 def write_framework(folder: Path, library: Path, headers: Sequence[Path]) -> Path:
     """Write the framework into `folder` and give its path.
@@ -34,6 +37,8 @@ def write_framework(folder: Path, library: Path, headers: Sequence[Path]) -> Pat
     (own / "Headers" / "module.modulemap").write_text(
         module_map([header.name for header in headers]), encoding="utf-8"
     )
+    (own / "Metal").mkdir()
+    shutil.copyfile(SHADERS, own / "Metal" / SHADERS.name)
     with (framework / "Info.plist").open("wb") as file:
         plistlib.dump(description(), file)
     return framework

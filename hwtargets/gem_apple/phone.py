@@ -57,7 +57,9 @@ UNVERIFIED = (
     "Apple's C library gives the router's exp and log their last bit: routing can differ from the "
     "emulated run where it is at a threshold.",
     "Nothing is known about speed, energy, or heat on a phone.",
-    "GPU (Metal) and Neural Engine are not used: all work is done on the processor's cores.",
+    "The library works on the processor's cores alone. gem_products.metal, its products once more for the "
+    "GPU, was neither compiled by Apple's compiler nor run on a GPU: its threads ran one after the other "
+    "on another processor. The Neural Engine is not used.",
 )
 
 
