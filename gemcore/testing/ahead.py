@@ -52,7 +52,7 @@ class AheadLibrary:
         self.code.gem_error.restype = ctypes.c_char_p
         self.code.gem_model_facts.restype = ctypes.POINTER(Facts)
         self.facts = self.code.gem_model_facts().contents
-        self._held = [aligned_bytes(self.code.gem_model_bytes()), weights]
+        self._held: list[Any] = [aligned_bytes(self.code.gem_model_bytes()), weights]
         self.model = ctypes.c_void_p()
         memory, size = _at(self._held[0]), ctypes.c_size_t(self._held[0].nbytes)
         if isinstance(weights, np.ndarray):
