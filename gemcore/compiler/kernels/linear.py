@@ -9,7 +9,7 @@ import attrs
 from tvm.script import tirx as T
 
 from gemcore.compiler.instructions import InstructionSet
-from gemcore.compiler.kernels import neon
+from gemcore.compiler.kernels import hvx, neon
 from gemcore.compiler.kernels.vector import (
     LANES,
     Buffer,
@@ -37,6 +37,9 @@ def qlinear(
     blocks, size = inputs // scheme.group, scheme.block_bytes
 
     def body(arguments: tuple[Buffer, ...], added: Buffer | None, y: Buffer, tokens: Expr) -> None:
+        if isa.dot == "hvx":
+            _hvx_body(isa, scheme, (inputs, outputs), arguments, added, y, tokens)
+            return
         with T.parallel(tiles) as tile:
 
             def pass_over(first: Expr, count: int) -> None:
@@ -53,7 +56,7 @@ def qlinear(
             values_: T.handle,
             scales_: T.handle,
             sums_: T.handle,
-            packed: T.Buffer((tiles, blocks, size), "uint8"),
+            packed: T.Buffer((tiles, blocks, size), "uint8", align=isa.weight_alignment),
             added_: T.handle,
             y_: T.handle,
         ):
@@ -75,14 +78,14 @@ def qlinear(
                 T.writes(y[0:n, 0:outputs])
                 body((values, scales, sums, packed), added, y, n)
 
-        return kernel_add
+        return hvx.marked(kernel_add, isa)
 
     @T.prim_func(s_tir=True)
     def kernel(
         values_: T.handle,
         scales_: T.handle,
         sums_: T.handle,
-        packed: T.Buffer((tiles, blocks, size), "uint8"),
+        packed: T.Buffer((tiles, blocks, size), "uint8", align=isa.weight_alignment),
         y_: T.handle,
     ):
         T.func_attr({"tirx.noalias": True, "op_pattern": 8})
@@ -101,7 +104,32 @@ def qlinear(
             T.writes(y[0:n, 0:outputs])
             body((values, scales, sums, packed), None, y, n)
 
-    return kernel
+    return hvx.marked(kernel, isa)
+
+
+def _hvx_body(
+    isa: InstructionSet,
+    scheme: Scheme,
+    shape: tuple[int, int],
+    arguments: tuple[Buffer, ...],
+    added: Buffer | None,
+    y: Buffer,
+    tokens: Expr,
+) -> None:
+    *rows, packed = arguments
+    inputs, outputs = shape
+    size = -(-outputs // TILE) * (inputs // scheme.group) * scheme.block_bytes
+    flat = hvx.flat_bytes(packed, size)
+    taken = hvx.Product(isa=isa, scheme=scheme, inputs=inputs, outputs=outputs, flat=flat)
+
+    def put(t: Expr, row: Expr, total: Expr) -> None:
+        store(y, total if added is None else added[t, row] + total, t, row)
+
+    if taken.pairs:
+        with T.parallel(taken.pairs) as p:
+            for_each_tile(isa, tokens, lambda first, n: taken.pair(tuple(rows), p, first, n, put))
+    if taken.odd:
+        for_each_tile(isa, tokens, lambda first, n: taken.single(tuple(rows), first, n, put))
 
 
 def linear_f16(isa: InstructionSet, inputs: int, outputs: int) -> Any:
