@@ -288,3 +288,33 @@ def test_a_router_comes_along(tiny, routed_bundle, routed_ahead):
     routes = theirs.routes(tokens, placement, priors, KVCache(tiny.config))
     np.testing.assert_array_equal(ours.routes(tokens, placement, priors), routes)
     np.testing.assert_array_equal(ours.feed(tokens, prior), expected[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("router", ["none", "scar"])
+def test_the_whole_default_model(router, default_model_path, tmp_path):
+    """32 tokens and the next 8, greedily: the same bits with and without TVM's runtime."""
+    from gemcore.api import build_parts, load
+    from gemcore.models.sources import load_checkpoint
+    from gemcore.plugins import get_host
+    from gemcore.recipe import Recipe
+
+    model = str(default_model_path)
+    session = load(model, router=router, threads=1)
+    parts = build_parts(Recipe().with_changes(router=router), get_host())
+    ours = opened(ahead_of(parts, load_checkpoint(model, get_host(), None), tmp_path / "a.gem"))
+    theirs, cache = session._executor, KVCache(session.config)
+    tokens = np.array(session.encode_prompt("Once upon a time " * 20, chat=False)[:32], np.int32)
+    prior = None
+    if router == "scar":
+        prior = theirs.prior(tokens, placed(0, 32), cache)
+        np.testing.assert_array_equal(ours.prior(tokens, placed(0, 32)), prior)
+    priors = None if prior is None else np.repeat(prior[None], 32, 0)
+    expected = theirs.forward(tokens, placed(0, 32), np.array([31], np.int32), cache, priors)[0]
+    got = ours.feed(tokens, prior)
+    for step in range(32, 40):
+        np.testing.assert_array_equal(got, expected)
+        chosen, row = np.array([expected.argmax()], np.int32), np.zeros(1, np.int32)
+        one = None if priors is None else priors[:1]
+        expected = theirs.forward(chosen, placed(step, 1), row, cache, one)[0]
+        got = ours.feed(chosen, prior)
