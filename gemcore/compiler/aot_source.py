@@ -114,6 +114,7 @@ def sizes_header(model: AheadModel) -> str:
         "MOVED_BYTES": max(ALIGNMENT, sum(moved)),
         "MOST_DIMENSIONS": max(1, *(len(t.shape) for f in functions for t in f.tensors)),
         "MOST_ARGUMENTS": max(len(c.arguments) for f in functions for c in f.calls),
+        "MOST_INPUTS": max(len(f.inputs) for f in functions),
         "MOST_EXPRESSIONS": 1 + max(len(_Sizes(model, name).texts) for name in model.functions),
         "MOST_SLOTS": max(len(memory.slots) for memory in model.memory.values()),
     }
@@ -200,8 +201,8 @@ def _function(model: AheadModel, name: str) -> str:
             _table(f"static const gem_call {name}_calls[]", calls),
             _table(f"static const gem_size {name}_slots[]", slots),
             f"static const gem_function {name}_function = {{{name}_expressions, {name}_tensors,",
-            f"  {name}_arguments, {name}_calls, {len(calls)}, {name}_slots, {len(sizes.slots)},",
-            f"  {sizes.scratch}}};",
+            f"  {len(function.inputs)}, {function.result}, {name}_arguments, {name}_calls, {len(calls)},",
+            f"  {name}_slots, {len(sizes.slots)}, {sizes.scratch}}};",
             f"const gem_function *const gem_{name}_function = &{name}_function;",
         ]
     )

@@ -225,6 +225,31 @@ def test_weights_that_lie_askew_are_refused(ahead_bundle):
         AheadLibrary(ahead_bundle.folder / "libgem_model.so", askew, positions=16, tokens=1)
 
 
+def test_tensors_of_the_caller_may_lie_anywhere(tiny, ours):
+    """Compiled code reads and writes vectors, for which some processors want whole addresses."""
+    tokens, placement, rows = (
+        tokens_of(tiny.config, 30),
+        placed(0, 30),
+        np.arange(30, dtype=np.int32),
+    )
+    expected = ours.forward(tokens, placement, rows)
+    moved = [askew(array) for array in (tokens, placement, rows)]
+    logits = askew(np.full_like(expected, np.nan))
+    places = [ctypes.c_void_p(array.ctypes.data) for array in (*moved, logits)]
+    count = ctypes.c_int64(30)
+    at = (ours.model, places[0], places[1], count, places[2], count, None, places[3])
+    assert ours.code.gem_forward(*at) == 0
+    np.testing.assert_array_equal(logits, expected)
+
+
+def askew(array):
+    """The same numbers, at an odd multiple of four bytes."""
+    memory = aligned_bytes(array.nbytes + 4)[4:]
+    moved = memory.view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
 def test_threads_change_no_bit(tiny, ours):
     tokens, rows = tokens_of(tiny.config, 30), np.arange(30, dtype=np.int32)
     expected = ours.forward(tokens, placed(0, 30), rows)

@@ -161,6 +161,16 @@ static void lengths_of(const gem_function *function, int64_t tokens, int64_t row
   function->expressions(v, e);
 }
 
+static size_t bytes_of(const gem_tensor *tensor, const int64_t *e) {
+  int64_t bytes = tensor->bits / 8;
+  for (int32_t d = 0; d < tensor->ndim; ++d) bytes *= size_of(tensor->shape[d], e);
+  return (size_t)bytes;
+}
+
+static void copy(void *to, const void *from, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i) ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+}
+
 static size_t needed(const gem_function *function, int64_t tokens, int64_t rows, int64_t positions,
                      int32_t threads) {
   int64_t e[GEM_MOST_EXPRESSIONS];
@@ -168,6 +178,9 @@ static size_t needed(const gem_function *function, int64_t tokens, int64_t rows,
   if (!function) return 0;
   lengths_of(function, tokens, rows, positions, e);
   for (int32_t i = 0; i < function->slot_count; ++i) total += aligned((size_t)size_of(function->slots[i], e));
+  /* Room for what the caller keeps where vectors cannot be read or written. */
+  for (int32_t i = 0; i < function->input_count; ++i) total += aligned(bytes_of(&function->tensors[i], e));
+  total += aligned(bytes_of(&function->tensors[function->result], e));
   return total + aligned((size_t)size_of(function->scratch, e)) * (size_t)threads;
 }
 
@@ -257,6 +270,19 @@ static int pass(gem_model *model, const gem_function *function, const void *cons
     slots[i] = work;
     work += aligned((size_t)size_of(function->slots[i], e));
   }
+  const void *used[GEM_MOST_INPUTS];
+  for (int32_t i = 0; i < function->input_count; ++i) {
+    size_t size = bytes_of(&function->tensors[i], e);
+    used[i] = inputs[i];
+    if ((uintptr_t)inputs[i] % GEM_WEIGHT_ALIGNMENT) {
+      copy(work, inputs[i], size);
+      used[i] = work;
+    }
+    work += aligned(size);
+  }
+  const size_t result_bytes = bytes_of(&function->tensors[function->result], e);
+  void *made = (uintptr_t)result % GEM_WEIGHT_ALIGNMENT ? work : result;
+  work += aligned(result_bytes);
   scratch.begin = work;
   scratch.bytes = aligned((size_t)size_of(function->scratch, e)) * (size_t)model->threads;
   scratch.count = 0;
@@ -266,7 +292,8 @@ static int pass(gem_model *model, const gem_function *function, const void *cons
   __TVMBackendFreeWorkspace = release;
   message[0] = 0;
   for (int32_t i = 0; i < function->call_count; ++i)
-    if (make_call(model, function, &function->calls[i], e, inputs, slots, result) != 0) return -1;
+    if (make_call(model, function, &function->calls[i], e, used, slots, made) != 0) return -1;
+  if (made != result) copy(result, made, result_bytes);
   return 0;
 }
 
@@ -396,7 +423,7 @@ static int set_weight(gem_model *model, int32_t i, const void *data, size_t *use
       return -1;
     }
     uint8_t *to = model->moved + *used;
-    for (size_t k = 0; k < bytes; ++k) to[k] = ((const uint8_t *)data)[k];
+    copy(to, data, bytes);
     *used += aligned(bytes);
     data = to;
   }

@@ -47,7 +47,8 @@ typedef struct {
 
 typedef struct {
   void (*expressions)(const int64_t *v, int64_t *e);
-  const gem_tensor *tensors;
+  const gem_tensor *tensors; /* first the inputs */
+  int32_t input_count, result;
   const uint16_t *arguments;
   const gem_call *calls;
   int32_t call_count;
