@@ -17,11 +17,15 @@ export SYSTEM ?= You are a helpful assistant.
 ARGS    ?=
 # Processes that share the tests; each has one thread for torch, or they would take turns.
 WORKERS ?= 2
-test test-all: export OMP_NUM_THREADS = 1
+test test-all test-targets: export OMP_NUM_THREADS = 1
 
 # What GEM is compared with has an environment of its own.
 PEERS       := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
+
+# What compiles for other processors and runs the result here, by the names of Debian and Ubuntu.
+TARGET_PACKAGES := qemu-user clang-19 lld-19 llvm-19 gcc-aarch64-linux-gnu g++-aarch64-linux-gnu \
+	libc6-arm64-cross libc6-dev-arm64-cross libstdc++-12-dev-arm64-cross libstdc++6-arm64-cross
 
 SOURCES := gemcore plugins hwtargets tests benchmarks
 
@@ -32,10 +36,10 @@ STEPS   := 48
 multilingual: STEPS := 72
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check experts $(DOMAINS) bench bench-peers clean compiler
+.PHONY: help setup run test test-all setup-targets test-targets check experts $(DOMAINS) bench bench-peers clean compiler
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: compiler $(STAMP) ## install GEM and what it needs into .venv
 
@@ -47,6 +51,13 @@ test: setup ## run the tests, without the slow ones
 
 test-all: setup ## run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+
+setup-targets: $(STAMP) ## install what compiles and runs models for other processors
+	@$(install_target_packages)
+	@$(BIN)/python -c 'from gem_arm.libraries import runtime_folder; print(runtime_folder())'
+
+test-targets: setup ## run the tests of all targets, whole models on emulators included
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests/hwtargets $(ARGS)
 
 check: $(STAMP) ## check style, format and types
 	@$(BIN)/ruff check $(SOURCES)
@@ -120,6 +131,23 @@ elif "$(PYTHON)" -m venv --without-pip $(VENV) && \
 else \
 	echo "$(PYTHON) cannot make a virtual environment: install the Debian package" \
 		"python3-venv (or the ensurepip module of your Python), and run make again" >&2; exit 1; \
+fi
+endef
+
+define install_target_packages
+missing=; \
+for package in $(TARGET_PACKAGES); do \
+	dpkg-query -W -f '$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || \
+		missing="$$missing $$package"; \
+done; \
+if [ -z "$$missing" ]; then exit 0; fi; \
+if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "installing the Debian packages$$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+else \
+	echo "the targets need Debian packages that only root can install:" \
+		"sudo apt-get install --no-install-recommends$$missing" >&2; exit 1; \
 fi
 endef
 

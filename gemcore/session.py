@@ -31,6 +31,7 @@ from gemcore.text.streaming import TextStream
 if TYPE_CHECKING:
     from gemcore.bundle import Bundle
     from gemcore.perplexity import Perplexity
+    from gemcore.reports import Execution
     from gemcore.runtime.executor import Executor
 
 PREFILL_CHUNK = 128
@@ -69,7 +70,7 @@ class Session:
         model_limit = self.config.context_length
         self.context_length = min(context_length or model_limit, model_limit)
         self._executor = executor
-        self._cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
+        self._cache = self._executor.new_cache(self.config, self.bundle.manifest.kv_cache)
         self._cached: list[int] = []
         self._prior: Prior | None = None
         self._second_cache: KVCache | None = None
@@ -77,6 +78,16 @@ class Session:
         self._reader = (
             None if encoder is None else TextReader(tokenizer=self.tokenizer, encoder=encoder)
         )
+
+    @property
+    def execution(self) -> Execution:
+        """`native` on the hardware that the model is for; `emulated` where times mean nothing for it."""
+        return self._executor.execution
+
+    @property
+    def machine(self) -> str:
+        """What runs the model, where that is not this process."""
+        return self._executor.machine
 
     # Text in, text out
 
@@ -402,7 +413,8 @@ class Session:
 
     def _aside(self) -> KVCache:
         if self._second_cache is None:
-            self._second_cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
+            scheme = self.bundle.manifest.kv_cache
+            self._second_cache = self._executor.new_cache(self.config, scheme)
         return self._second_cache
 
     def fork(self) -> Session:

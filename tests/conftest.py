@@ -150,11 +150,16 @@ def tiny_experts(tiny, tmp_path_factory) -> ExpertSet:
 
 
 @pytest.fixture(scope="session")
-def routed_bundle(tiny, tiny_parts, tiny_experts, tmp_path_factory) -> Bundle:
-    """The tiny model with experts and a router at each of its layers, compiled."""
-    parts = attrs.evolve(
+def routed_parts(tiny_parts, tiny_experts) -> BuildParts:
+    """The plugins of a build with experts and a router at each layer."""
+    return attrs.evolve(
         tiny_parts,
         router=SignsEverywhere(tiny_experts),
         names=tiny_parts.names | {"router": "signs"},
     )
-    return compile_bundle(tiny, parts, tmp_path_factory.mktemp("bundles") / "routed.gem")
+
+
+@pytest.fixture(scope="session")
+def routed_bundle(tiny, routed_parts, tmp_path_factory) -> Bundle:
+    """The tiny model with experts and a router at each of its layers, compiled."""
+    return compile_bundle(tiny, routed_parts, tmp_path_factory.mktemp("bundles") / "routed.gem")

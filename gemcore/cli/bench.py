@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gemcore.cli.build_options import open_for_command, open_options, read_recipe
+from gemcore.cli.build_options import (
+    device_options,
+    open_for_command,
+    open_options,
+    read_recipe,
+)
 
 if TYPE_CHECKING:
     from gemcore.benchmark import BenchmarkResult, Spread
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @open_options
+@device_options
 @click.option("--prompt-tokens", type=int, default=256, show_default=True)
 @click.option("--new-tokens", type=int, default=64, show_default=True)
 @click.option("--repetitions", type=int, default=5, show_default=True)
@@ -32,6 +38,8 @@ def bench(
     recipe_file: Path | None,
     bundle: Path | None,
     strict: bool,
+    require_target: bool,
+    rpc: str | None,
     prompt_tokens: int,
     new_tokens: int,
     repetitions: int,
@@ -46,7 +54,9 @@ def bench(
     from gemcore.runtime.tvm_runtime import usable_cores
 
     recipe = read_recipe(recipe_file, given)
-    session = open_for_command(recipe, bundle, strict=strict)
+    session = open_for_command(
+        recipe, bundle, strict=strict, require_target=require_target, rpc=rpc
+    )
     if wants_profile:
         native_executor(session)
     result = measure(
@@ -60,7 +70,8 @@ def bench(
     summary = manifest_summary(session.bundle)
     if as_json:
         versions = dict(session.bundle.manifest.versions)
-        values = {**summary, **result.to_json(), "versions": versions}
+        where = {"execution": session.execution, "machine": session.machine or None}
+        values = {**summary, **where, **result.to_json(), "versions": versions}
         if profiled is not None:
             values["profile"] = profiled.to_json()
         click.echo(json.dumps(values, indent=2))
@@ -69,6 +80,10 @@ def bench(
         f"{summary['model']}, quantizer {summary['quantizer']}, router {summary['router']}, "
         f"target {summary['target']}, {result.threads} threads, {repetitions} repetitions"
     )
+    if session.execution != "native":
+        click.echo(
+            f"emulated by {session.machine}: these are the emulator's figures, not the device's"
+        )
     for line in [*bench_table(result), *(profile_tables(profiled) if profiled else [])]:
         click.echo(line)
 

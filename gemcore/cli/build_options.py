@@ -61,6 +61,23 @@ open_options = _together(
 )
 """`build_options` with `--bundle` and `--threads`."""
 
+require_target_option = click.option(
+    "--require-target",
+    is_flag=True,
+    help="Fail where a part of the work is left to another unit than the target's own.",
+)
+"""`--require-target`."""
+
+device_options = _together(
+    require_target_option,
+    click.option(
+        "--rpc",
+        metavar="HOST:PORT",
+        help="Run on the device with this TVM RPC server, for targets that can; see docs/targets.md.",
+    ),
+)
+"""`--require-target` and `--rpc`."""
+
 sampling_options = _together(
     click.option("--max-tokens", type=int, help="The most tokens to generate.  [default: 256]"),
     click.option("--temperature", type=float, help="0 takes the likeliest token.  [default: 0]"),
@@ -104,7 +121,14 @@ def sampling_settings(recipe: Recipe) -> SamplingSettings:
     )
 
 
-def open_for_command(recipe: Recipe, bundle: Path | None, *, strict: bool = False) -> Session:
+def open_for_command(
+    recipe: Recipe,
+    bundle: Path | None,
+    *,
+    strict: bool = False,
+    require_target: bool = False,
+    rpc: str | None = None,
+) -> Session:
     """The session of a command: an existing bundle, or the recipe's, compiled with a display."""
     from gemcore.errors import UsageError
 
@@ -118,10 +142,21 @@ def open_for_command(recipe: Recipe, bundle: Path | None, *, strict: bool = Fals
             option = changed[0].replace("_", "-")
             raise UsageError(f"--bundle is compiled already: drop --{option}")
         return open_session(
-            bundle, threads=recipe.run.threads, context_length=recipe.run.context_length
+            bundle,
+            threads=recipe.run.threads,
+            context_length=recipe.run.context_length,
+            require_target=require_target,
+            rpc=rpc,
         )
     from gemcore.api import load
     from gemcore.cli.display import StepDisplay
 
     with StepDisplay() as display:
-        return load(recipe=recipe, step=display.step, download=display.download, strict=strict)
+        return load(
+            recipe=recipe,
+            step=display.step,
+            download=display.download,
+            strict=strict,
+            require_target=require_target,
+            rpc=rpc,
+        )

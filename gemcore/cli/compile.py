@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from gemcore.cli.build_options import build_options, read_recipe
+from gemcore.cli.build_options import build_options, read_recipe, require_target_option
 from gemcore.cli.display import StepDisplay, note
 
 
 @click.command("compile")
 @build_options
+@require_target_option
 @click.option(
     "-o",
     "--output",
@@ -20,7 +21,14 @@ from gemcore.cli.display import StepDisplay, note
     type=click.Path(path_type=Path),
     help="Where to write the bundle, for example model.gem.",
 )
-def compile_command(*, recipe_file: Path | None, strict: bool, output: Path, **given: Any) -> None:
+def compile_command(
+    *,
+    recipe_file: Path | None,
+    strict: bool,
+    require_target: bool,
+    output: Path,
+    **given: Any,
+) -> None:
     """Compile a model into a bundle."""
     from gemcore.api import compile as compile_model
 
@@ -32,6 +40,7 @@ def compile_command(*, recipe_file: Path | None, strict: bool, output: Path, **g
             step=display.step,
             download=display.download,
             strict=strict,
+            require_target=require_target,
         )
     report = bundle.manifest.quantization
     for name, reason in report["skipped"]:

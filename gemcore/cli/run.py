@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gemcore.cli.build_options import (
+    device_options,
     open_for_command,
     open_options,
     read_recipe,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("prompt", required=False)
 @open_options
+@device_options
 @sampling_options
 @click.option("--stop", multiple=True, help="End the answer before this text; may be repeated.")
 @click.option(
@@ -46,6 +48,8 @@ def run(
     recipe_file: Path | None,
     bundle: Path | None,
     strict: bool,
+    require_target: bool,
+    rpc: str | None,
     stop: tuple[str, ...],
     no_chat: bool,
     explain: bool,
@@ -63,7 +67,9 @@ def run(
     explains = explain or explain_html is not None
     if explain_html is not None:
         _check_folder(explain_html)
-    session = open_for_command(recipe, bundle, strict=strict)
+    session = open_for_command(
+        recipe, bundle, strict=strict, require_target=require_target, rpc=rpc
+    )
     if explains:
         from gemcore.routes import check_experts
 
@@ -174,11 +180,19 @@ def _release_start_up() -> None:
 
 
 def run_report(session: Session, result: Generation) -> dict[str, Any]:
-    """What `gem run --json` prints; times in milliseconds, memory in megabytes (10**6 bytes)."""
+    """What `gem run --json` prints; times in milliseconds, memory in megabytes (10**6 bytes).
+
+    Of a model that does not run on the hardware it is for, they are the emulator's, and say so by name.
+    """
     from gemcore.build import manifest_summary
     from gemcore.runtime.memory import peak_memory_bytes
 
     speed = result.tokens_per_second
+    times = {
+        "ttft_ms": round(result.ttft * 1e3, 2),
+        "decode_tokens_per_s": None if speed is None else round(speed, 2),
+        "peak_memory_mb": round(peak_memory_bytes() / 1e6, 1),
+    }
     return {
         "text": result.text,
         **manifest_summary(session.bundle),
@@ -187,21 +201,34 @@ def run_report(session: Session, result: Generation) -> dict[str, Any]:
         "finish_reason": result.finish_reason,
         "drafted_tokens": result.drafted_tokens,
         "accepted_tokens": result.accepted_tokens,
-        "ttft_ms": round(result.ttft * 1e3, 2),
-        "decode_tokens_per_s": None if speed is None else round(speed, 2),
-        "peak_memory_mb": round(peak_memory_bytes() / 1e6, 1),
+        "execution": session.execution,
+        **({"machine": session.machine} if session.machine else {}),
+        **{
+            name if session.execution == "native" else f"emulator_{name}": value
+            for name, value in times.items()
+        },
     }
 
 
 def report_line(values: dict[str, Any]) -> str:
     """The quiet line after an answer, from `run_report`."""
-    speed = values["decode_tokens_per_s"]
     parts = [
         values["model"],
         f"quantizer {values['quantizer']}",
         f"router {values['router']}",
         f"target {values['target']}",
         f"{values['prompt_tokens']} + {values['generated_tokens']} tokens",
+    ]
+    if values["execution"] != "native":
+        seconds = values["emulator_ttft_ms"] / 1e3
+        parts += [
+            f"emulated by {values['machine']}",
+            f"no speed of the device: the emulator's first token took {seconds:.1f} s",
+        ]
+        return " · ".join(parts)
+    speed = values["decode_tokens_per_s"]
+    parts += [
+        *([f"on {values['machine']}"] if "machine" in values else []),
         f"TTFT {values['ttft_ms']:.0f} ms",
         *([] if speed is None else [f"{speed:.0f} tokens/s"]),
         f"peak {values['peak_memory_mb']:.0f} MB",

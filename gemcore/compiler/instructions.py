@@ -6,7 +6,11 @@ from typing import Literal
 
 import attrs
 
-DotProduct = Literal["vnni512", "avx2", "neon-dot", "plain"]
+DotProduct = Literal["vnni512", "avx2", "neon-dot", "neon", "hvx", "plain"]
+
+
+UNIT = "gem_unit"
+"""Attribute of a kernel that must be compiled for another unit than the rest: its name."""
 
 
 @attrs.frozen(kw_only=True)
@@ -15,7 +19,8 @@ class InstructionSet:
 
     Attributes:
         dot: the four-way int8 dot product: `vpdpbusd` on 512 bits, `vpmaddubsw` + `vpmaddwd`, NEON
-            `sdot`, or 32-bit multiplications that every machine has.
+            `sdot`, or its `smlal` where that is missing, Hexagon's `vrmpy`, or 32-bit multiplications that
+            every machine has.
         fused_multiply_add: the machine rounds `a * b + c` once. Where it does not, float64 stands in.
         token_tiles: how many tokens a product takes at once, largest first; ends with 1.
     """
@@ -23,6 +28,20 @@ class InstructionSet:
     dot: DotProduct = "plain"
     fused_multiply_add: bool = False
     token_tiles: tuple[int, ...] = (4, 1)
+
+    @property
+    def weight_alignment(self) -> int:
+        """Bytes that packed weights begin at a multiple of, where the kernels need one; else 0."""
+        return 128 if self.dot == "hvx" else 0
+
+    @property
+    def vector_floats(self) -> bool:
+        """Whether integer products and vectors of float32 may stand in one kernel.
+
+        Vectors of float32 on HVX round in their own way, so kernels that have them are compiled without
+        HVX, and those that HVX takes, which bear the attribute `UNIT`, have none.
+        """
+        return self.dot != "hvx"
 
     @property
     def signed_codes(self) -> bool:
@@ -33,5 +52,6 @@ class InstructionSet:
 VNNI512 = InstructionSet(dot="vnni512", fused_multiply_add=True, token_tiles=(12, 4, 1))
 AVX2 = InstructionSet(dot="avx2", fused_multiply_add=True)
 NEON_DOT = InstructionSet(dot="neon-dot", fused_multiply_add=True)
-NEON = InstructionSet(dot="plain", fused_multiply_add=True)
+NEON = InstructionSet(dot="neon", fused_multiply_add=True)
+HVX = InstructionSet(dot="hvx", fused_multiply_add=True)
 PLAIN = InstructionSet()

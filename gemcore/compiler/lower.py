@@ -223,7 +223,7 @@ class _Lowering:
             columns = _columns(x)
             make, key, arguments = activations.rms_norm_quantize, (columns, epsilon), [x, gain]
         elif _is(source, "silu_mul") and _joins_quantize(source):
-            if _joins_feed_forward(source.args[0]):
+            if self._joins_feed_forward(source.args[0]):
                 return self._gate_up_quantize(source.args[0], importer)
             (x,) = importer.retrieve_args(source)
             columns = _columns(x) // 2
@@ -243,9 +243,12 @@ class _Lowering:
         return self._call(importer, feed_forward.gate_up_quantize, key, arguments, out)
 
     def _qlinear(self, node: fx.Node, importer: Any) -> Any:
-        if _residual_addition(node) is not None or _joins_feed_forward(node):
+        if _residual_addition(node) is not None or self._joins_feed_forward(node):
             return None
         return self._product(node, importer, [])
+
+    def _joins_feed_forward(self, node: Any) -> bool:
+        return self.isa.vector_floats and _joins_feed_forward(node)
 
     def _product(self, node: fx.Node, importer: Any, residual: list[Any]) -> Any:
         values, scales, sums, packed, scheme, outputs = importer.retrieve_args(node)

@@ -16,13 +16,15 @@ ALIGNMENT = 64
 _TYPES = {"float32": "F32", "float16": "F16", "uint8": "U8", "int8": "I8", "int32": "I32"}
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+def write_safetensors(
+    path: Path, tensors: Mapping[str, npt.NDArray[Any]], alignment: int = ALIGNMENT
+) -> None:
     """Write `tensors` to `path`, in their order: what is read together lies together.
 
-    The format allows no holes, so tensors whose size is no multiple of 64 bytes come last: all others
-    start at a multiple of 64 in the file.
+    The format allows no holes, so tensors whose size is no multiple of `alignment` bytes come last: all
+    others start at a multiple of it in the file.
     """
-    order = sorted(tensors, key=lambda name: tensors[name].nbytes % ALIGNMENT != 0)
+    order = sorted(tensors, key=lambda name: tensors[name].nbytes % alignment != 0)
     header: dict[str, Any] = {}
     offset = 0
     for name in order:
@@ -34,7 +36,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> No
         }
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    text += b" " * (-(8 + len(text)) % alignment)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)

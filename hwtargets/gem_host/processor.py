@@ -22,6 +22,8 @@ class Level:
         flags: processor flags, as Linux names them, that it needs.
         target: the TVM target.
         kernels: name of the kernels' `InstructionSet` in `gemcore.compiler.instructions`.
+        int8_a_cycle, float32_a_cycle: multiply-accumulates of one instruction of each kind, of which a
+            core is taken to begin one a cycle; newer ones begin two.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Level:
     flags: frozenset[str]
     target: dict[str, Any]
     kernels: str
+    int8_a_cycle: int
+    float32_a_cycle: int
 
 
 _X86, _ARM = "x86_64", "aarch64"
@@ -43,6 +47,8 @@ LEVELS = (
         # x86-64-v4 alone would cut 512-bit vectors in two.
         target={"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["+avx512vnni", "-prefer-256-bit"]},
         kernels="VNNI512",
+        int8_a_cycle=64,
+        float32_a_cycle=16,
     ),
     Level(
         name="avx2",
@@ -50,6 +56,8 @@ LEVELS = (
         flags=_AVX2_FLAGS,
         target={"kind": "llvm", "mcpu": "x86-64-v3"},
         kernels="AVX2",
+        int8_a_cycle=32,
+        float32_a_cycle=8,
     ),
     Level(
         name="neon-dot",
@@ -57,6 +65,8 @@ LEVELS = (
         flags=frozenset({"asimd", "asimddp"}),
         target={"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon", "+dotprod"]},
         kernels="NEON_DOT",
+        int8_a_cycle=16,
+        float32_a_cycle=4,
     ),
     Level(
         name="neon",
@@ -64,6 +74,8 @@ LEVELS = (
         flags=frozenset({"asimd"}),
         target={"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]},
         kernels="NEON",
+        int8_a_cycle=8,
+        float32_a_cycle=4,
     ),
     Level(
         name="plain",
@@ -71,6 +83,8 @@ LEVELS = (
         flags=frozenset(),
         target={"kind": "llvm", "mcpu": "x86-64"},
         kernels="PLAIN",
+        int8_a_cycle=4,
+        float32_a_cycle=4,
     ),
 )
 """Best first."""
@@ -87,6 +101,19 @@ def processor_flags() -> frozenset[str]:
         if name.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def clock_hz() -> float | None:
+    """Clock of the first processor as Linux tells it; None where it does not."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "cpu MHz":
+            return float(value) * 1e6
+    return None
 
 
 def missing_flags(level: Level) -> list[str]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from gem_host.processor import LEVELS, choose_level, memory_bytes, missing_flags
+from gem_host.processor import LEVELS, choose_level, clock_hz, memory_bytes, missing_flags
+from gemcore.bundle import WEIGHTS
 from gemcore.errors import BundleError
-from gemcore.reports import DelegationReport, DeviceProfile, Sourced
+from gemcore.reports import DelegationReport, DeviceProfile, ExportReport, Readiness, Sourced
+from gemcore.toolchain import missing_compiler
 
 if TYPE_CHECKING:
+    from gemcore.bundle import Bundle
     from gemcore.compiler.export import ExportedDecoder
     from gemcore.models.config import ModelConfig
     from gemcore.runtime.executor import NativeExecutor
+    from gemcore.runtime.settings import OpenSettings
 
 LIBRARY = "model.so"
 
@@ -31,11 +35,26 @@ class HostTarget:
     instructions: str = "auto"
 
     def profile(self) -> DeviceProfile:
-        """Cores and memory of this machine; its rates are measured by `gem bench`, not looked up."""
+        """Cores, clock and memory of this machine, and peak rates by its instructions.
+
+        Its bandwidth is measured where it is needed (`gem predict`, `gem bench --profile`), not looked up.
+        """
         from gemcore.runtime.tvm_runtime import usable_cores
 
-        memory = Sourced(value=memory_bytes(), source="operating system")
-        return DeviceProfile(name="host", cores=usable_cores(), memory_bytes=memory)
+        level, cores, clock = choose_level(self.instructions), usable_cores(), clock_hz()
+        rates: dict[str, Sourced] = {}
+        for name, each in (("int8_rate", level.int8_a_cycle), ("fp32_rate", level.float32_a_cycle)):
+            if clock is not None:
+                source = f"computed: {cores} cores x clock x {each} a cycle with {level.name}"
+                rates[name] = Sourced(value=cores * clock * each, source=source)
+        return DeviceProfile(
+            name="host",
+            device="this machine",
+            cores=cores,
+            clock_hz=None if clock is None else Sourced(value=clock, source="/proc/cpuinfo"),
+            memory_bytes=Sourced(value=memory_bytes(), source="operating system"),
+            **rates,
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a bundle must remember to run here, and what its code depends on."""
@@ -61,21 +80,36 @@ class HostTarget:
             operations=count_operations(exported.program, config, level.name),
         )
 
-    def open(
-        self, folder: Path, details: dict[str, Any], weights: Sequence[Any], threads: int | None
-    ) -> NativeExecutor:
+    def readiness(self) -> Readiness:
+        """Whether there is a C++ compiler to link with; what was compiled here runs here."""
+        return Readiness(execution="native", build=missing_compiler())
+
+    def open(self, bundle: Bundle, settings: OpenSettings) -> NativeExecutor:
         """Load what `build` wrote; BundleError when this machine lacks what it was compiled for."""
         from gemcore.runtime.executor import NativeExecutor
+        from gemcore.runtime.mapped_weights import map_weights
 
-        level = next((level for level in LEVELS if level.name == details.get("instructions")), None)
-        if level is None:
-            raise BundleError(
-                f"the bundle asks for unknown instructions '{details.get('instructions')}'"
-            )
-        lacks = missing_flags(level)
-        if lacks:
-            raise BundleError(
-                f"the bundle was compiled for {level.name}, but this machine lacks "
-                f"{', '.join(lacks)}: compile the model here"
-            )
-        return NativeExecutor(folder / LIBRARY, weights, threads)
+        check_instructions(bundle.manifest.target_details)
+        weights = map_weights(bundle.folder / WEIGHTS, bundle.manifest.weights)
+        return NativeExecutor(bundle.folder / LIBRARY, weights, settings.threads)
+
+    def export(self, bundle: Bundle, folder: Path) -> ExportReport:
+        """Copy the bundle: on Linux, GEM itself is what applications call."""
+        from gem_host.export import export
+
+        return export(bundle, folder)
+
+
+def check_instructions(details: Mapping[str, Any]) -> None:
+    """Raise BundleError when this machine lacks what a bundle of these details was compiled for."""
+    level = next((level for level in LEVELS if level.name == details.get("instructions")), None)
+    if level is None:
+        raise BundleError(
+            f"the bundle asks for unknown instructions '{details.get('instructions')}'"
+        )
+    lacks = missing_flags(level)
+    if lacks:
+        raise BundleError(
+            f"the bundle was compiled for {level.name}, but this machine lacks "
+            f"{', '.join(lacks)}: compile the model here"
+        )

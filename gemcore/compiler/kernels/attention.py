@@ -260,6 +260,13 @@ class VisibleRuns:
             slot = bounds[3] + p
             body((bounds[0] - bounds[1]) * KEY_BLOCK + slot, slot)
 
+    def sees(self, slot: Expr, token: Expr, prefix: bool) -> Expr:
+        """Whether the token sees `slot` in that run."""
+        if prefix:
+            begin = self._placement[self._first, PREFIX_START]
+            return T.And(slot >= begin, slot < self._placement[self._first, PREFIX_END])
+        return T.And(slot >= self._bounds[3], slot <= self._placement[token, SLOT])
+
     def visible(self, block: Expr, token: Expr, prefix: bool) -> Expr:
         """Which of the 16 slots of `block` in that run the token sees."""
         slot = T.broadcast(block * KEY_BLOCK, LANES) + T.ramp(0, 1, LANES)

@@ -10,6 +10,7 @@ import numpy as np
 from tvm.script import tirx as T
 
 from gemcore.compiler.instructions import InstructionSet
+from gemcore.compiler.kernels import attention_hvx, hvx
 from gemcore.compiler.kernels.activations import for_each_token, quantize_row
 from gemcore.compiler.kernels.attention import (
     LOWEST,
@@ -157,10 +158,12 @@ def attention_q8(isa: InstructionSet, config: ModelConfig) -> Any:
     """`gem::attention_q8` for one layer; cut into jobs as `attention` is."""
     heads, kv_heads, width = config.heads, config.kv_heads, config.head_dim
     key_bytes, value_bytes = key_block_bytes(width), value_block_bytes(width)
+    vectors = isa.dot == "hvx" and attention_hvx.takes(config)
 
     def body(arguments: tuple[Buffer, ...], y: Buffer, tokens: Expr, blocks: Expr) -> None:
         def attend(first: Expr, h: Expr, count: int) -> None:
-            _attend(isa, config, arguments, y, first, h, blocks, count)
+            make = attention_hvx.attend if vectors else _attend
+            make(isa, config, arguments, y, first, h, blocks, count)
 
         for_each_tile_of_one_text(config, arguments[3], tokens, attend)
 
@@ -186,7 +189,7 @@ def attention_q8(isa: InstructionSet, config: ModelConfig) -> Any:
             T.writes(y[0:n, 0 : heads * width])
             body((q, keys, values, placement), y, n, blocks)
 
-    return kernel
+    return hvx.marked(kernel, isa) if vectors else kernel
 
 
 def _attend(

@@ -7,7 +7,9 @@ from typing import Any
 from tvm.script import tirx as T
 
 from gemcore.compiler.instructions import InstructionSet
+from gemcore.compiler.kernels import hvx
 from gemcore.compiler.kernels.activations import for_each_token
+from gemcore.compiler.kernels.hvx_layout import place
 from gemcore.compiler.kernels.vector import (
     Buffer,
     Expr,
@@ -27,22 +29,31 @@ def embedding(isa: InstructionSet, scheme: Scheme, rows: int, hidden: int) -> An
     shape = (tiles, blocks, size) if scheme.grouped else (tiles, hidden, TILE)
     dtype = "uint8" if scheme.grouped else "float16"
 
-    def half(packed: Buffer, tile: Expr, g: Expr, start: Expr) -> Expr:
-        return T.cast(T.reinterpret(packed[tile, g, lanes(start, 2)], dtype="float16"), "float32")
-
     def grouped(packed: Buffer, y: Buffer, t: Expr, tile: Expr, lane: Expr) -> None:
+        flat = hvx.flat_bytes(packed, tiles * blocks * size) if isa.dot == "hvx" else None
+
+        def read(g: Expr, start: int, within: Expr, count: int) -> Expr:
+            """`count` bytes of a block: of the line or the vector of factors that begins at `start`."""
+            if flat is None:
+                return packed[tile, g, lanes(start + within, count)]
+            at = place(scheme, (tiles, blocks), tile, g, start)
+            return flat[lanes(at + within, count)]
+
+        def half(g: Expr, start: int) -> Expr:
+            two = T.reinterpret(read(g, start, 2 * lane, 2), dtype="float16")
+            return T.cast(two, "float32")
+
         with T.serial(blocks) as g:
-            scale = splat(half(packed, tile, g, scheme.code_bytes + 2 * lane), 4)
+            scale = splat(half(g, scheme.code_bytes), 4)
 
             def four(first: int) -> Expr:
-                return packed[tile, g, lanes(first + 4 * lane, 4)]
+                return read(g, first, 4 * lane, 4)
 
             for dot in range(scheme.group // 4):
                 codes = unpack_codes(scheme.code_parts(dot), four, 4)
                 value = T.cast(codes, "float32x4") - splat(float(scheme.offset), 4)
                 if scheme.has_minimum:
-                    start = scheme.code_bytes + 2 * TILE + 2 * lane
-                    minimum = splat(half(packed, tile, g, start), 4)
+                    minimum = splat(half(g, scheme.code_bytes + 2 * TILE), 4)
                     value = fma(isa, value, scale, minimum, 4)
                 else:
                     value = value * scale

@@ -9,6 +9,7 @@ import attrs
 from tvm.script import tirx as T
 
 from gemcore.compiler.instructions import InstructionSet
+from gemcore.compiler.kernels import hvx, neon
 from gemcore.compiler.kernels.vector import (
     LANES,
     Buffer,
@@ -36,6 +37,9 @@ def qlinear(
     blocks, size = inputs // scheme.group, scheme.block_bytes
 
     def body(arguments: tuple[Buffer, ...], added: Buffer | None, y: Buffer, tokens: Expr) -> None:
+        if isa.dot == "hvx":
+            _hvx_body(isa, scheme, (inputs, outputs), arguments, added, y, tokens)
+            return
         with T.parallel(tiles) as tile:
 
             def pass_over(first: Expr, count: int) -> None:
@@ -52,7 +56,7 @@ def qlinear(
             values_: T.handle,
             scales_: T.handle,
             sums_: T.handle,
-            packed: T.Buffer((tiles, blocks, size), "uint8"),
+            packed: T.Buffer((tiles, blocks, size), "uint8", align=isa.weight_alignment),
             added_: T.handle,
             y_: T.handle,
         ):
@@ -74,14 +78,14 @@ def qlinear(
                 T.writes(y[0:n, 0:outputs])
                 body((values, scales, sums, packed), added, y, n)
 
-        return kernel_add
+        return hvx.marked(kernel_add, isa)
 
     @T.prim_func(s_tir=True)
     def kernel(
         values_: T.handle,
         scales_: T.handle,
         sums_: T.handle,
-        packed: T.Buffer((tiles, blocks, size), "uint8"),
+        packed: T.Buffer((tiles, blocks, size), "uint8", align=isa.weight_alignment),
         y_: T.handle,
     ):
         T.func_attr({"tirx.noalias": True, "op_pattern": 8})
@@ -100,7 +104,32 @@ def qlinear(
             T.writes(y[0:n, 0:outputs])
             body((values, scales, sums, packed), None, y, n)
 
-    return kernel
+    return hvx.marked(kernel, isa)
+
+
+def _hvx_body(
+    isa: InstructionSet,
+    scheme: Scheme,
+    shape: tuple[int, int],
+    arguments: tuple[Buffer, ...],
+    added: Buffer | None,
+    y: Buffer,
+    tokens: Expr,
+) -> None:
+    *rows, packed = arguments
+    inputs, outputs = shape
+    size = -(-outputs // TILE) * (inputs // scheme.group) * scheme.block_bytes
+    flat = hvx.flat_bytes(packed, size)
+    taken = hvx.Product(isa=isa, scheme=scheme, inputs=inputs, outputs=outputs, flat=flat)
+
+    def put(t: Expr, row: Expr, total: Expr) -> None:
+        store(y, total if added is None else added[t, row] + total, t, row)
+
+    if taken.pairs:
+        with T.parallel(taken.pairs) as p:
+            for_each_tile(isa, tokens, lambda first, n: taken.pair(tuple(rows), p, first, n, put))
+    if taken.odd:
+        for_each_tile(isa, tokens, lambda first, n: taken.single(tuple(rows), first, n, put))
 
 
 def linear_f16(isa: InstructionSet, inputs: int, outputs: int) -> Any:
@@ -217,7 +246,7 @@ def accumulate(
 
 def _offset(isa: InstructionSet, scheme: Scheme) -> int:
     """What is still to be taken off the codes that the products take."""
-    if scheme.bits == 8 and (isa.signed_codes or isa.dot == "avx2"):
+    if scheme.bits == 8 and (isa.signed_codes or isa.dot in ("avx2", "neon")):
         return scheme.offset - 128  # they take them as signed
     return scheme.offset
 
@@ -234,6 +263,10 @@ def _add_products(
 ) -> None:
     """Add the products of 32 codes and the activations from `at` on to `dots[row, 0:16]`."""
     values, t, column = at
+    if isa.dot == "neon":
+        fours = [four_values(values, t, column + 4 * j) for j in range(len(codes))]
+        neon.add_products(codes, fours, dots, row, scheme.bits)
+        return
     if lean:
         store(dots, T.broadcast(0, LANES), row + 1, lanes(0))
     for j, loader in enumerate(codes):

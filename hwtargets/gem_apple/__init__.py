@@ -1,0 +1,37 @@
+"""Apple's phones as targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gemcore.hookspecs import hookimpl
+from gemcore.records import TargetRecord
+
+SCHEMES = (
+    "f16",
+    "q2a-g64",
+    "q3a-g32",
+    "q3a-g64",
+    "q3s-g32",
+    "q4a-g32",
+    "q4a-g64",
+    "q4s-g32",
+    "q5a-g32",
+    "q5a-g64",
+    "q5s-g32",
+    "q6-g32",
+    "q8-g32",
+)
+"""Ways to store weights that the kernels read."""
+
+
+@hookimpl
+def gem_targets() -> Iterator[TargetRecord]:
+    """Yield the target `iphone13`."""
+    yield TargetRecord(
+        name="iphone13",
+        summary="iPhone 13 (A15, iOS 15 and newer): an .xcframework with a C header",
+        loader="gem_apple.phone:iphone_13",
+        reference_url="https://developer.apple.com/documentation/xcode/creating-a-multi-platform-binary-framework-bundle",
+        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
+    )
