@@ -23,7 +23,7 @@ test test-all: export OMP_NUM_THREADS = 1
 PEERS       := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-SOURCES := gemcore plugins hwtargets tests benchmarks
+SOURCES := gemcore plugins hwtargets tests benchmarks tools
 
 # How GEM's own experts and their router were made, of benchmark data in DATA.
 EXPERTS := build/experts/smollm2-135m
@@ -32,7 +32,7 @@ STEPS   := 48
 multilingual: STEPS := 72
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check experts $(DOMAINS) bench bench-peers clean compiler
+.PHONY: help setup run test test-all check docs experts $(DOMAINS) bench bench-peers clean compiler
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -48,10 +48,14 @@ test: setup ## run the tests, without the slow ones
 test-all: setup ## run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
 
-check: $(STAMP) ## check style, format and types
+check: $(STAMP) docs ## check style, format and types, and build the documentation strictly
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP) ## build the documentation into build/site
+	@$(BIN)/mkdocs build --strict --quiet
 
 experts: $(DOMAINS) ## make GEM's own experts anew of the benchmark data in DATA, which takes an hour
 	@$(BIN)/gem experts fit-router --experts $(EXPERTS) --data "$(DATA)"
@@ -77,7 +81,7 @@ $(STAMP): setup.cfg constraints.txt
 	@echo "installing GEM and what it needs into $(VENV); the first time takes some minutes"
 	@$(PIP) install -qq --constraint constraints.txt setuptools
 	@$(PIP) install -qq --constraint constraints.txt --no-build-isolation \
-		--editable '.[test,check]'
+		--editable '.[test,check,docs]'
 	@touch $@
 
 # The same for the peers. optimum-intel asks for torchvision, which only models of images need, and
