@@ -23,7 +23,7 @@ test test-all: export OMP_NUM_THREADS = 1
 PEERS       := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-SOURCES := gemcore plugins hwtargets tests benchmarks tools
+SOURCES := gemcore plugins hwtargets tests benchmarks tools typing_tests
 
 # How GEM's own experts and their router were made, of benchmark data in DATA.
 EXPERTS := build/experts/smollm2-135m
@@ -52,6 +52,8 @@ check: $(STAMP) docs ## check style, format and types, and build the documentati
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
+	@$(BIN)/mypy typing_tests tools
+	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP) ## build the documentation into build/site

@@ -17,6 +17,7 @@ from gemcore.session import Session
 if TYPE_CHECKING:
     from gemcore.cache import Progress
     from gemcore.plugins import PluginHost, Selection
+    from gemcore.records import PluginRecord
 
 
 def load(
@@ -110,7 +111,7 @@ def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
     return BuildParts(**parts, names=names, sources=tuple(sources), kv_cache=recipe.kv_cache)
 
 
-def _words(selection: Selection) -> str:
+def _words(selection: Selection[PluginRecord]) -> str:
     """A selection as the user could type it, without the options that are as they would be anyway."""
     defaults = {option.name: option.default for option in selection.record.options}
     changed = {n: v for n, v in selection.options.items() if v != defaults[n]}

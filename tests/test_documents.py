@@ -202,7 +202,11 @@ gem …
     first, second, third = blocks(text)
     assert (first.mark, first.reason, first.runs) == ("not run", "they take long", False)
     assert (second.mark, second.runs) == ("run", True)
-    assert (third.mark, third.reason, third.code) == ("file", "a/b.py", "def f():\n\n    return 1\n")
+    assert (third.mark, third.reason, third.code) == (
+        "file",
+        "a/b.py",
+        "def f():\n\n    return 1\n",
+    )
     assert steps("$ one\nsaid\n$ two\n") == [("one", "said\n"), ("two", "")]
     assert matches("a … c\n", "a b c\n")
     assert not matches("a … c\n", "a b d\n")
@@ -217,9 +221,7 @@ def test_every_mark_is_known_and_gives_its_reason() -> None:
 
 
 @pytest.mark.parametrize("path", pages(slow=False), ids=name_of)
-def test_code_of_the_page_runs(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_of_the_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_page(path, tmp_path, own_environment(), slow=False)
 
