@@ -32,7 +32,7 @@ STEPS   := 48
 multilingual: STEPS := 72
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check docs experts $(DOMAINS) bench bench-peers clean compiler
+.PHONY: help setup run test test-all check coverage docs experts $(DOMAINS) bench bench-peers clean compiler
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,13 @@ check: $(STAMP) docs ## check style, format and types, and build the documentati
 	@$(BIN)/mypy
 	@$(BIN)/mypy typing_tests tools
 	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
+
+coverage: export OMP_NUM_THREADS = 1
+coverage: setup ## say which lines of the core no test runs, which takes half an hour
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP) ## build the documentation into build/site
