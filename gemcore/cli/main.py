@@ -25,7 +25,7 @@ CORE_COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "bench": ("gemcore.cli.bench:bench", "Measure speed and memory."),
         "eval": ("gemcore.cli.evaluate:evaluate", "Measure quality."),
         "models": ("gemcore.cli.models:models", "List and fetch models."),
-        "plugins": ("gemcore.cli.plugins:plugins", "List and describe plugins."),
+        "plugins": ("gemcore.cli.plugins:plugins", "List, describe, make and install plugins."),
         "targets": ("gemcore.cli.targets:targets", "List and describe hardware targets."),
     }
 )
