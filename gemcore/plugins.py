@@ -31,6 +31,7 @@ from gemcore.loading import (
     new_manager,
     one_sentence,
     quiet_stdout,
+    time_limit,
 )
 from gemcore.options import PluginChoice, format_words, parse_table, parse_words, resolve_options
 
@@ -421,8 +422,11 @@ class PluginHost:
         status: Status = "active"
         records: tuple[PluginRecord, ...] = ()
         try:
-            plugin, heavy = load()
-            records = collect_records(self._manager, plugin, f"{entry.distribution}/{entry.name}")
+            with time_limit():
+                plugin, heavy = load()
+                records = collect_records(
+                    self._manager, plugin, f"{entry.distribution}/{entry.name}"
+                )
             reason = "" if records else "offers nothing on this machine"
             if heavy:
                 reason = f"imports {', '.join(sorted(heavy))} when loaded: it slows every command"
