@@ -134,10 +134,13 @@ def run_commands(block: Block, place: str, folder: Path, environment: dict[str, 
 
 def run_page(path: Path, folder: Path, environment: dict[str, str], *, slow: bool) -> None:
     names: dict[str, object] = {"__name__": "documents"}
+    some_slow = any(block.mark == "slow" for block in shown(path))
     for block in shown(path):
         place = f"{name_of(path)}:{block.line}"
         if block.mark == "not run" or (block.mark == "slow" and not slow):
             continue
+        if block.mark == "from" and some_slow and not slow:
+            continue  # the commands that make the file have not run
         state = folder / ".state"
         here = Path(state.read_text().strip()) if state.exists() else folder
         if block.mark == "file":
