@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gem_host.target import HostTarget
+from gem_host.target import LIBRARY, HostTarget
 from gemcore.compiler.export import export_decoder
 from gemcore.models import ops
 from gemcore.models.checkpoint import Checkpoint
@@ -93,7 +93,7 @@ class Model:
         target = HostTarget(instructions=given.instructions)
         target.build(exported, config, folder)
         arrays = [weights[name] for name in exported.weights]
-        self.executor: NativeExecutor = target.open(folder, target.describe(), arrays, 1)
+        self.executor = NativeExecutor(folder / LIBRARY, arrays, 1)
         self.experts, self.context = experts, given.context
         self.cache = KVCache(config, given.context + 16, given.kv_cache)
         tokens = np.arange(1, given.context + 1, dtype=np.int32)

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemcore.build import BuildParts, Step, cached_bundle, compile_bundle
-from gemcore.bundle import WEIGHTS, Bundle, open_bundle
+from gemcore.bundle import Bundle, open_bundle
 from gemcore.errors import UsageError
 from gemcore.models.sources import load_checkpoint, locate_checkpoint
 from gemcore.options import PluginChoice
 from gemcore.plugins import get_host
 from gemcore.recipe import Recipe
+from gemcore.runtime.settings import OpenSettings
 from gemcore.session import Session
+from gemcore.targets import check_can_open, check_no_fallback
 
 if TYPE_CHECKING:
     from gemcore.cache import Progress
@@ -29,6 +31,8 @@ def load(
     step: Step | None = None,
     download: Progress | None = None,
     strict: bool = False,
+    require_target: bool = False,
+    rpc: str | None = None,
     **choices: str,
 ) -> Session:
     """Open a model, compiling it first where it is not in the user's cache yet.
@@ -41,6 +45,9 @@ def load(
         step: called while the model is compiled.
         download: called with bytes done and bytes in all while the model is fetched.
         strict: a weight that cannot be quantized as asked is an error.
+        require_target: work that the target's own unit does not do is an error.
+        rpc: `host:port` of a TVM RPC server on the device that is to run it, where the target can be
+            reached that way.
         choices: `router`, `quantizer`, `target` and `kv_cache`, as the command line takes them.
 
     Raises:
@@ -51,7 +58,10 @@ def load(
     parts = build_parts(wanted, host)
     identity, open_model = locate_checkpoint(wanted.model, host, download)
     bundle = cached_bundle(identity, open_model, parts, step=step, strict=strict)
-    return _session(bundle, host, threads or wanted.run.threads, wanted.run.context_length)
+    if require_target:
+        check_no_fallback(bundle)
+    settings = OpenSettings(threads=threads or wanted.run.threads, rpc=rpc)
+    return _session(bundle, host, settings, wanted.run.context_length)
 
 
 def compile(  # the word that users look for
@@ -63,6 +73,7 @@ def compile(  # the word that users look for
     step: Step | None = None,
     download: Progress | None = None,
     strict: bool = False,
+    require_target: bool = False,
     **choices: str,
 ) -> Bundle:
     """Compile a model into a bundle of its own at `output`; the arguments are those of `load`."""
@@ -70,7 +81,9 @@ def compile(  # the word that users look for
     wanted = _recipe(recipe, model, choices)
     parts = build_parts(wanted, host)
     checkpoint = load_checkpoint(wanted.model, host, download)
-    return compile_bundle(checkpoint, parts, Path(output), step=step, strict=strict)
+    return compile_bundle(
+        checkpoint, parts, Path(output), step=step, strict=strict, require_target=require_target
+    )
 
 
 def open_session(
@@ -79,6 +92,8 @@ def open_session(
     threads: int | None = None,
     context_length: int | None = None,
     host: PluginHost | None = None,
+    require_target: bool = False,
+    rpc: str | None = None,
 ) -> Session:
     """Open a bundle, after checking every file of it.
 
@@ -87,11 +102,16 @@ def open_session(
         threads: how many threads compute; by default all cores.
         context_length: the most tokens of prompt and answer; by default what the model allows.
         host: the plugins to choose from; by default all that are installed.
+        require_target, rpc: as for `load`.
 
     Raises UsageError when there is none, BundleError when it is damaged or made for other versions or
     another machine.
     """
-    return _session(open_bundle(Path(bundle)), host or get_host(), threads, context_length)
+    settings = OpenSettings(threads=threads, rpc=rpc)
+    opened = open_bundle(Path(bundle))
+    if require_target:
+        check_no_fallback(opened)
+    return _session(opened, host or get_host(), settings, context_length)
 
 
 def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
@@ -108,7 +128,13 @@ def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
         parts[kind] = host.create(selection)
         names[kind] = _words(selection)
         sources.append(selection.origin)
-    return BuildParts(**parts, names=names, sources=tuple(sources), kv_cache=recipe.kv_cache)
+    return BuildParts(
+        **parts,
+        names=names,
+        sources=tuple(sources),
+        kv_cache=recipe.kv_cache,
+        capabilities=host.select("target", recipe.target).record.capabilities,
+    )
 
 
 def _words(selection: Selection[PluginRecord]) -> str:
@@ -119,16 +145,12 @@ def _words(selection: Selection[PluginRecord]) -> str:
 
 
 def _session(
-    bundle: Bundle, host: PluginHost, threads: int | None, context_length: int | None
+    bundle: Bundle, host: PluginHost, settings: OpenSettings, context: int | None
 ) -> Session:
-    from gemcore.runtime.mapped_weights import map_weights
-
-    manifest = bundle.manifest
-    target = host.create(host.select("target", manifest.target))
-    weights = map_weights(bundle.folder / WEIGHTS, manifest.weights)
-    details = dict(manifest.target_details)
-    executor = target.open(bundle.folder, details, weights, threads)
-    return Session(bundle, executor, context_length=context_length)
+    selection = host.select("target", bundle.manifest.target)
+    target = host.create(selection)
+    check_can_open(selection.record, target, settings)
+    return Session(bundle, target.open(bundle, settings), context_length=context)
 
 
 def _recipe(recipe: Recipe | None, model: str | None, choices: dict[str, str]) -> Recipe:

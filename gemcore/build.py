@@ -26,6 +26,12 @@ from gemcore.cache import cache_folder, cache_root, explained, locked
 from gemcore.errors import BundleError, PluginError, UsageError
 from gemcore.models.cache_layout import DEFAULT_CACHE, check_cache_scheme
 from gemcore.routing import EncoderPrior, Routing, routing_content, routing_of
+from gemcore.targets import (
+    check_can_build,
+    check_capabilities,
+    needed_capabilities,
+    refuse_fallback,
+)
 
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import Checkpoint
@@ -46,6 +52,7 @@ class BuildParts:
         names: their words with all options, for manifest and cache: keys `router`, `quantizer`, `target`.
         sources: distributions and versions that they come from: a new version makes a new bundle.
         kv_cache: scheme of the cache, one of `gemcore.models.cache_layout.CACHE_SCHEMES`.
+        capabilities: those of the target's record; None where it is not to be asked what it can do.
     """
 
     router: Router
@@ -54,6 +61,7 @@ class BuildParts:
     names: dict[str, str]
     sources: tuple[str, ...] = ()
     kv_cache: str = DEFAULT_CACHE
+    capabilities: frozenset[str] | None = None
 
 
 def compile_bundle(
@@ -63,12 +71,15 @@ def compile_bundle(
     *,
     step: Step | None = None,
     strict: bool = False,
+    require_target: bool = False,
 ) -> Bundle:
     """Compile a model into a bundle at `folder`, which appears only when it is whole.
 
-    With `strict`, a weight that cannot have the scheme that was asked for is an error.
+    With `strict`, a weight that cannot have the scheme that was asked for is an error; with
+    `require_target`, work that the target's own unit does not do.
     """
     tell = step or _silent
+    check_can_build(parts.target)
     routing = routing_of(parts.router, parts.names["router"], checkpoint)
     check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
@@ -79,6 +90,9 @@ def compile_bundle(
         raise UsageError(
             f"{len(plan.skipped)} weights cannot be quantized as asked: {name}, {reason}"
         )
+    if parts.capabilities is not None:
+        needs = needed_capabilities(plan.schemes(), parts.kv_cache, routed=routing is not None)
+        check_capabilities(parts.names["target"], parts.capabilities, needs)
     with explained(folder), new_bundle(folder) as (temporary, finish):
         weights, report = parts.quantizer.apply(
             checkpoint, plan, lambda done, total: tell("packing weights", done, total)
@@ -113,6 +127,8 @@ def compile_bundle(
         )
         tell("compiling", 0, 1)
         delegation = parts.target.build(exported, config, temporary)
+        if require_target:
+            refuse_fallback(delegation)
         tell("checking", 0, 1)
         finish(
             Manifest(

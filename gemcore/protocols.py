@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 
     import torch
 
+    from gemcore.bundle import Bundle
     from gemcore.models.checkpoint import Checkpoint
     from gemcore.reports import (
         DelegationReport,
         DeviceProfile,
+        ExportReport,
         MetricResult,
         Plan,
         QuantizationReport,
+        Readiness,
     )
+    from gemcore.runtime.executor import Executor
+    from gemcore.runtime.settings import OpenSettings
 
     Progress = Callable[[int, int], None]
 
@@ -146,8 +151,13 @@ class Metric(Protocol):
 class Target(Protocol):
     """A piece of hardware: compiles a model for it, and runs the result where that can be done.
 
-    The arguments of `build` and `open` are loosely typed on purpose: they come from the compiler
-    and from the bundle, whose modules import torch and tvm.
+    What it can read and do is said without importing it, in the capabilities of its record: the names of
+    the packing schemes that its kernels read, `cache-f16` and `cache-q8` for the schemes of the KV cache,
+    `routed_lora` for models with a router, `execute` where its models can run, `rpc` where they can on a
+    device that is reached over TVM's RPC. A model that needs more is refused before anything is packed.
+
+    The arguments of `build` are loosely typed on purpose: they come from the compiler, whose modules
+    import torch and tvm.
     """
 
     def profile(self) -> DeviceProfile:
@@ -155,7 +165,18 @@ class Target(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Give the JSON values that the compiled code depends on; they go into the bundle."""
+        """Give the JSON values that the compiled code depends on; they go into the bundle.
+
+        Where the target links sources of its own, a digest of them belongs there: GEM compiles again
+        when what this returns has changed.
+        """
+        ...
+
+    def readiness(self) -> Readiness:
+        """Say whether this machine can build for the target and run the result, and how.
+
+        Quick, and without importing torch or tvm: it looks for tools, and runs none.
+        """
         ...
 
     def build(self, exported: Any, config: Any, folder: Path) -> DelegationReport:
@@ -164,29 +185,38 @@ class Target(Protocol):
         Args:
             exported: the exported decoder, `gemcore.compiler.export.ExportedDecoder`.
             config: its shape, `gemcore.models.config.ModelConfig`.
-            folder: an empty folder, later part of the bundle.
+            folder: later part of the bundle; the weights are there already, and nothing else that a
+                target may overwrite.
 
         Returns:
             Which unit of the target runs what, and why the rest does not run there.
         """
         ...
 
-    def open(
-        self, folder: Path, details: dict[str, Any], weights: Sequence[Any], threads: int | None
-    ) -> Any:
+    def open(self, bundle: Bundle, settings: OpenSettings) -> Executor:
         """Load what `build` wrote, without importing torch.
 
         Args:
-            folder: the folder that `build` wrote to.
-            details: what `describe` returned when the bundle was made.
-            weights: packed arrays in the order of the model's parameters.
-            threads: how many threads may compute; None for all cores.
+            bundle: the whole bundle, with its manifest; its files have been checked.
+            settings: how many threads may compute, and where.
 
         Returns:
             An executor that runs passes of the model.
 
         Raises:
             BundleError: when the bundle cannot run on the machine at hand.
+        """
+        ...
+
+    def export(self, bundle: Bundle, folder: Path) -> ExportReport:
+        """Write what the developer of an application needs into the empty folder `folder`.
+
+        Args:
+            bundle: a bundle that was compiled for this target.
+            folder: where the files go; GEM adds a README.md made from what is returned.
+
+        Returns:
+            What each file is, how to link and to call it, and what was verified.
         """
         ...
 

@@ -91,10 +91,9 @@ def _token_ms(
     of norms that is even means that this router reads no hidden state.
     """
     from gemcore.runtime.instrument import Clock, LoggedExecutor
-    from gemcore.runtime.kv_cache import KVCache
 
     manifest = session.bundle.manifest
-    cache = KVCache(session.config, scheme=manifest.kv_cache)
+    cache = executor.new_cache(session.config, manifest.kv_cache)
     cache.reserve(1)
     one = (
         np.array([token], np.int32),

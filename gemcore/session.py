@@ -69,7 +69,7 @@ class Session:
         model_limit = self.config.context_length
         self.context_length = min(context_length or model_limit, model_limit)
         self._executor = executor
-        self._cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
+        self._cache = self._executor.new_cache(self.config, self.bundle.manifest.kv_cache)
         self._cached: list[int] = []
         self._prior: Prior | None = None
         self._second_cache: KVCache | None = None
@@ -402,7 +402,8 @@ class Session:
 
     def _aside(self) -> KVCache:
         if self._second_cache is None:
-            self._second_cache = KVCache(self.config, scheme=self.bundle.manifest.kv_cache)
+            scheme = self.bundle.manifest.kv_cache
+            self._second_cache = self._executor.new_cache(self.config, scheme)
         return self._second_cache
 
     def fork(self) -> Session:

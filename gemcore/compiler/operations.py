@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 
 import torch
 from torch import fx
 
+from gemcore.models.cache_layout import cache_shapes
 from gemcore.models.config import ModelConfig
 from gemcore.reports import DelegatedOperation
 
@@ -19,18 +21,28 @@ def count_operations(
 ) -> tuple[DelegatedOperation, ...]:
     """Operations of a decoder that runs on one unit as a whole, with the work of one token.
 
-    Attention is counted at a context of 256 positions; the output head once a token.
+    Attention is counted at a context of 256 positions; the output head once a token. Bytes are those of
+    weights and cache that the kernels read for one token: what lies in the processor's caches is not
+    counted, nor is the one row of the embedding that a token needs more than that row.
     """
     calls: Counter[str] = Counter()
     work: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
     for node in program.graph.nodes:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         name = node.target.name().split("::")[-1].split(".")[0]
         calls[name] += 1
         work[name] += _multiply_accumulates(node, name, config)
+        moved[name] += _memory_bytes(node, name, config)
     return tuple(
-        DelegatedOperation(operation=name, unit=unit, count=count, multiply_accumulates=work[name])
+        DelegatedOperation(
+            operation=name,
+            unit=unit,
+            count=count,
+            multiply_accumulates=work[name],
+            memory_bytes=moved[name],
+        )
         for name, count in sorted(calls.items(), key=lambda item: (-work[item[0]], item[0]))
     )
 
@@ -49,6 +61,32 @@ def _multiply_accumulates(node: fx.Node, name: str, config: ModelConfig) -> int:
     if name == "linear_f32":
         return _size(node.args[1], 0) * _size(node.args[1], 1)
     return 0
+
+
+def _memory_bytes(node: fx.Node, name: str, config: ModelConfig) -> int:
+    """Bytes of weights and cache that one call reads for one token; see `gemcore.runtime.traffic`."""
+    if name == "qlinear":
+        return _bytes(node.args[3])
+    if name in ("linear_f16", "linear_f32"):
+        return _bytes(node.args[1])
+    if name == "embedding":
+        packed = node.args[1]
+        return _bytes(packed) // _size(packed, 0)
+    if name in ("attention", "attention_q8"):
+        scheme = "q8" if name.endswith("q8") else "f16"
+        items = 1 if scheme == "q8" else 2
+        return sum(items * prod(shape) for shape in cache_shapes(config, CONTEXT, scheme))
+    if name in ("routed_lora", "routed_lora_q8"):
+        down, up = node.args[-2:]
+        # One active expert.
+        return _bytes(down) // _size(down, 0) + _bytes(up) // _size(up, 0)
+    return 0
+
+
+def _bytes(node: object) -> int:
+    assert isinstance(node, fx.Node)
+    value = node.meta["val"]
+    return int(value.numel() * value.element_size())
 
 
 def _size(node: object, dimension: int) -> int:

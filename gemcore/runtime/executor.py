@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
+from gemcore.models.config import ModelConfig
+from gemcore.reports import Execution
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.runtime.replay import Replay
 from gemcore.runtime.tvm_abi import Function, Object, Tensor, global_function
@@ -37,6 +39,20 @@ ROUTES = "routes"
 
 class Executor(Protocol):
     """Runs passes of a compiled decoder, wherever that happens."""
+
+    @property
+    def execution(self) -> Execution:
+        """`native` on the hardware that the model was compiled for; `emulated` on an emulator of it."""
+        ...
+
+    @property
+    def machine(self) -> str:
+        """What runs it, where that is not this process: an emulator with its options, or a device."""
+        ...
+
+    def new_cache(self, config: ModelConfig, scheme: str) -> KVCache:
+        """An empty cache in memory that this executor reaches."""
+        ...
 
     def forward(
         self,
@@ -96,6 +112,9 @@ class NativeExecutor:
         replay_times: where passes of one token leave their times; see `gemcore.runtime.replay`.
     """
 
+    execution: Execution = "native"
+    machine = ""
+
     def __init__(
         self,
         library: Path,
@@ -125,6 +144,10 @@ class NativeExecutor:
         self._one_tensors = [as_tensor(array) for array in self._one]
         self._inputs: WeakKeyDictionary[KVCache, tuple[list[Tensor], Object]] = WeakKeyDictionary()
         self._passes: WeakKeyDictionary[KVCache, Replay] = WeakKeyDictionary()
+
+    def new_cache(self, config: ModelConfig, scheme: str) -> KVCache:
+        """An empty cache in memory of this process."""
+        return KVCache(config, scheme=scheme)
 
     def forward(
         self,

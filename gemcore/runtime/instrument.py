@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemcore.errors import GemError
+from gemcore.models.config import ModelConfig
 from gemcore.runtime.executor import NativeExecutor
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.runtime.traffic import Argument, Traffic, kernel_traffic
@@ -109,6 +110,11 @@ class LoggedExecutor:
     def __init__(self, executor: NativeExecutor) -> None:
         self.log = CallLog(executor.weight_addresses())
         self._executor = executor.instrumented(self.log.instrument)
+        self.execution, self.machine = executor.execution, executor.machine
+
+    def new_cache(self, config: ModelConfig, scheme: str) -> KVCache:
+        """An empty cache; see `Executor.new_cache`."""
+        return self._executor.new_cache(config, scheme)
 
     def forward(
         self,

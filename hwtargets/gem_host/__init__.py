@@ -42,5 +42,5 @@ def gem_targets() -> Iterator[TargetRecord]:
                 help="instructions that the kernels use; auto takes the best that this machine has",
             ),
         ),
-        capabilities=frozenset({"execute", "routed_lora", *_SCHEMES}),
+        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *_SCHEMES}),
     )

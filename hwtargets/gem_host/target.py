@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from gem_host.processor import LEVELS, choose_level, memory_bytes, missing_flags
+from gemcore.bundle import WEIGHTS
 from gemcore.errors import BundleError
-from gemcore.reports import DelegationReport, DeviceProfile, Sourced
+from gemcore.reports import DelegationReport, DeviceProfile, ExportReport, Readiness, Sourced
+from gemcore.toolchain import missing_compiler
 
 if TYPE_CHECKING:
+    from gemcore.bundle import Bundle
     from gemcore.compiler.export import ExportedDecoder
     from gemcore.models.config import ModelConfig
     from gemcore.runtime.executor import NativeExecutor
+    from gemcore.runtime.settings import OpenSettings
 
 LIBRARY = "model.so"
 
@@ -61,21 +65,36 @@ class HostTarget:
             operations=count_operations(exported.program, config, level.name),
         )
 
-    def open(
-        self, folder: Path, details: dict[str, Any], weights: Sequence[Any], threads: int | None
-    ) -> NativeExecutor:
+    def readiness(self) -> Readiness:
+        """Whether there is a C++ compiler to link with; what was compiled here runs here."""
+        return Readiness(execution="native", build=missing_compiler())
+
+    def open(self, bundle: Bundle, settings: OpenSettings) -> NativeExecutor:
         """Load what `build` wrote; BundleError when this machine lacks what it was compiled for."""
         from gemcore.runtime.executor import NativeExecutor
+        from gemcore.runtime.mapped_weights import map_weights
 
-        level = next((level for level in LEVELS if level.name == details.get("instructions")), None)
-        if level is None:
-            raise BundleError(
-                f"the bundle asks for unknown instructions '{details.get('instructions')}'"
-            )
-        lacks = missing_flags(level)
-        if lacks:
-            raise BundleError(
-                f"the bundle was compiled for {level.name}, but this machine lacks "
-                f"{', '.join(lacks)}: compile the model here"
-            )
-        return NativeExecutor(folder / LIBRARY, weights, threads)
+        check_instructions(bundle.manifest.target_details)
+        weights = map_weights(bundle.folder / WEIGHTS, bundle.manifest.weights)
+        return NativeExecutor(bundle.folder / LIBRARY, weights, settings.threads)
+
+    def export(self, bundle: Bundle, folder: Path) -> ExportReport:
+        """Copy the bundle: on Linux, GEM itself is what applications call."""
+        from gem_host.export import export
+
+        return export(bundle, folder)
+
+
+def check_instructions(details: Mapping[str, Any]) -> None:
+    """Raise BundleError when this machine lacks what a bundle of these details was compiled for."""
+    level = next((level for level in LEVELS if level.name == details.get("instructions")), None)
+    if level is None:
+        raise BundleError(
+            f"the bundle asks for unknown instructions '{details.get('instructions')}'"
+        )
+    lacks = missing_flags(level)
+    if lacks:
+        raise BundleError(
+            f"the bundle was compiled for {level.name}, but this machine lacks "
+            f"{', '.join(lacks)}: compile the model here"
+        )
