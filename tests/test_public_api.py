@@ -64,10 +64,14 @@ def changed(before: Iterable[str], after: Iterable[str]) -> set[str]:
 
 
 def without_members(names: set[str], before: Iterable[str]) -> set[str]:
-    """Leaves out members of a class that is new as a whole: the class says enough."""
+    """Leaves out members of a class, and options of a command, that are new as a whole."""
     old = {name_of(line) for line in before}
     new = {name for name in names if name not in old}
-    return {name for name in names if not any(name.startswith(f"{other}.") for other in new)}
+    return {
+        name
+        for name in names
+        if not any(name.startswith((f"{other}.", f"{other} ")) for other in new)
+    }
 
 
 def unreleased() -> str:
