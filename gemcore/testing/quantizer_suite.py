@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from gemcore.errors import GemError, UsageError
 from gemcore.testing import material
 from gemcore.testing.conformance import PluginConformance, compiles, require, skip
+from gemcore.testing.fixed_plan import FixedPlan
 
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import Checkpoint
@@ -230,7 +231,7 @@ class QuantizerConformance(PluginConformance):
         unknown = sorted(set(plan.schemes().values()) - known)
         if unknown:
             skip(f"the target {parts.names['target']} does not read {', '.join(unknown)}")
-        parts = attrs.evolve(parts, quantizer=_Packed(plan, weights, self.create()), names=names)
+        parts = attrs.evolve(parts, quantizer=FixedPlan(plan, self.create()), names=names)
         folder = material.new_folder("bundle") / "quantized.gem"
         bundle = compile_bundle(self.checkpoint(), parts, folder)
         session = open_session(bundle.folder, threads=1, host=self.host())
@@ -241,21 +242,6 @@ class QuantizerConformance(PluginConformance):
             difference <= self.tolerance,
             f"compiled, the logits differ by {difference:g} from torch's, above {self.tolerance:g}",
         )
-
-
-@attrs.frozen
-class _Packed:
-    """A quantizer whose plan is made already: builds give no calibration texts."""
-
-    made: Plan
-    weights: Weights
-    quantizer: Any
-
-    def plan(self, checkpoint: Checkpoint, calibration: Any = None, budget: Any = None) -> Plan:
-        return self.made
-
-    def apply(self, checkpoint: Checkpoint, plan: Plan, progress: Any = None) -> Any:
-        return self.quantizer.apply(checkpoint, plan, progress)
 
 
 def _with_nan(checkpoint: Checkpoint) -> Checkpoint:

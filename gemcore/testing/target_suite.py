@@ -7,19 +7,22 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from gemcore.errors import GemError
-from gemcore.reports import DelegationReport, DeviceProfile
+from gemcore.reports import DelegationReport, DeviceProfile, Readiness
 from gemcore.testing import material
-from gemcore.testing.conformance import PluginConformance, compiles, require
+from gemcore.testing.conformance import PluginConformance, compiles, require, skip
+from gemcore.testing.fixed_plan import FixedPlan
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from gemcore.bundle import Bundle
     from gemcore.models.checkpoint import Checkpoint
+    from gemcore.models.weights import Weights
     from gemcore.reports import Plan
 
 TOKENS = 7
+EXECUTIONS = ("native", "emulated", "predicted", "none")
 
 
 class TargetConformance(PluginConformance):
@@ -67,45 +70,74 @@ class TargetConformance(PluginConformance):
         """Its record's capabilities name at least one packing scheme that its kernels read."""
         self.require(self._schemes(), "its capabilities name no packing scheme, such as 'q8-g32'")
 
-    @compiles
-    def test_it_builds_and_runs_as_in_torch(self) -> None:
-        """A model of all its schemes builds; report and logits are right, or it says why it cannot run."""
-        from gemcore.compiler.export import export_decoder
-        from gemcore.models.weights import pack_checkpoint
+    def test_it_says_what_it_is_ready_for(self) -> None:
+        """`readiness` names how it runs, and gives one sentence for each thing that cannot be done here."""
+        ready = self.create().readiness()
+        self.require(
+            isinstance(ready, Readiness),
+            f"its readiness() returns {type(ready).__name__}, not a Readiness",
+        )
+        self.require(
+            ready.execution in EXECUTIONS, f"its readiness() calls the execution '{ready.execution}'"
+        )
+        for name, sentence in (("build", ready.build), ("run", ready.run)):
+            self.require(
+                len(sentence.splitlines()) <= 1, f"its readiness().{name} is more than one sentence"
+            )
 
-        plan = self._plan()
-        checkpoint = self.checkpoint()
-        exported = export_decoder(checkpoint.config, plan.schemes())
-        weights, _ = pack_checkpoint(checkpoint, plan)
-        folder = material.new_folder("target")
+    @compiles
+    def test_it_builds_runs_and_exports(self) -> None:
+        """A model of all its schemes: report and logits are right, or it says why it cannot run."""
+        from gemcore.export import export_bundle
+        from gemcore.models.eager import EagerModel
+
         target = self.create()
-        report = target.build(exported, checkpoint.config, folder)
-        self.require(any(folder.iterdir()), "its build() writes no files")
-        self._check_report(report, exported, plan)
-        arrays = [weights[name] for name in exported.weights]
+        ready = target.readiness()
+        if ready.build:
+            skip(ready.build)
+        plan, checkpoint = self._plan(), self.checkpoint()
+        bundle = self._build(target, plan)
+        self._check_report(DelegationReport.from_json(bundle.manifest.delegation), plan)
+        report = export_bundle(bundle, self.create(), material.new_folder("export") / "exported")
+        self.require(report.files, "its export() names no files")
         try:
-            logits = self._run(self.create(), folder, target.describe(), arrays)
+            if ready.run:
+                raise GemError(ready.run)
+            logits = self._run(self.create(), bundle)
         except GemError as error:
             require(
                 not self.runs_here and len(str(error).splitlines()) == 1,
                 f"{self.title}: it does not run here: {error}",
             )
             return
-        expected = self._expected(plan, weights)
+        weights = _packed(checkpoint, plan)
+        expected = EagerModel(checkpoint, plan.schemes(), weights).logits(_token_ids().tolist())
         difference = float(np.abs(logits - expected).max())
         self.require(
             difference <= self.tolerance,
             f"its logits differ from torch's by {difference:g}, more than {self.tolerance:g}",
         )
 
-    def _check_report(self, report: DelegationReport, exported: Any, plan: Plan) -> None:
+    def _build(self, target: Any, plan: Plan) -> Bundle:
+        from gemcore.build import BuildParts, compile_bundle
+
+        host = self.host()
+        parts = BuildParts(
+            router=host.create(host.select("router", "none")),
+            quantizer=FixedPlan(plan),
+            target=target,
+            names={"router": "none", "quantizer": "conformance", "target": self.plugin},
+            capabilities=self.selection().record.capabilities,
+        )
+        return compile_bundle(self.checkpoint(), parts, material.new_folder("target") / "model.gem")
+
+    def _check_report(self, report: DelegationReport, plan: Plan) -> None:
+        from gemcore.compiler.export import export_decoder
         from gemcore.compiler.operations import count_operations
 
-        self.require(
-            isinstance(report, DelegationReport),
-            f"its build() returns {type(report).__name__}, not a DelegationReport",
-        )
-        counted = count_operations(exported.program, self.checkpoint().config, "any")
+        config = self.checkpoint().config
+        exported = export_decoder(config, plan.schemes())
+        counted = count_operations(exported.program, config, "any")
         whole = sum(operation.multiply_accumulates for operation in counted)
         told = sum(operation.multiply_accumulates for operation in report.operations)
         self.require(
@@ -120,19 +152,19 @@ class TargetConformance(PluginConformance):
                     f"on {report.unit}",
                 )
         self.require(
-            report.execution in ("native", "emulated", "predicted"),
+            report.execution in EXECUTIONS,
             f"its report calls the execution '{report.execution}'",
         )
 
-    def _run(
-        self, target: Any, folder: Path, details: dict[str, Any], arrays: list[Any]
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _run(self, target: Any, bundle: Bundle) -> npt.NDArray[np.float32]:
         """Logits of a prompt that is read in two passes, then a single token."""
-        from gemcore.runtime.kv_cache import KVCache
+        from gemcore.runtime.settings import OpenSettings
 
-        details = json.loads(json.dumps(details))
-        executor = target.open(folder, details, arrays, 1)
-        cache = KVCache(self.checkpoint().config)
+        executor = target.open(bundle, OpenSettings(threads=1))
+        self.require(
+            executor.execution in EXECUTIONS, f"its executor calls itself '{executor.execution}'"
+        )
+        cache = executor.new_cache(self.checkpoint().config, bundle.manifest.kv_cache)
         cache.reserve(TOKENS)
         parts = []
         for start, stop in itertools.pairwise((0, 4, TOKENS - 1, TOKENS)):
@@ -140,11 +172,6 @@ class TargetConformance(PluginConformance):
             ids = _token_ids()[start:stop]
             parts.append(executor.forward(ids, _placement(start, stop), rows, cache))
         return np.concatenate(parts)
-
-    def _expected(self, plan: Plan, weights: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-        from gemcore.models.eager import EagerModel
-
-        return EagerModel(self.checkpoint(), plan.schemes(), weights).logits(_token_ids().tolist())
 
     def _schemes(self) -> list[str]:
         from gemcore.packing import SCHEMES
@@ -162,11 +189,18 @@ class TargetConformance(PluginConformance):
         return Plan(quantizer="conformance", entries=tuple(entries))
 
 
-def _token_ids() -> np.ndarray[Any, np.dtype[np.int32]]:
+def _packed(checkpoint: Checkpoint, plan: Plan) -> Weights:
+    from gemcore.models.weights import pack_checkpoint
+
+    weights, _ = pack_checkpoint(checkpoint, plan)
+    return weights
+
+
+def _token_ids() -> npt.NDArray[np.int32]:
     return np.arange(40, 40 + TOKENS, dtype=np.int32)
 
 
-def _placement(start: int, stop: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+def _placement(start: int, stop: int) -> npt.NDArray[np.int32]:
     from gemcore.models.cache_layout import PLACEMENT_FIELDS
 
     placement = np.zeros((stop - start, PLACEMENT_FIELDS), np.int32)

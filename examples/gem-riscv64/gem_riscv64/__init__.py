@@ -1,4 +1,4 @@
-"""gem-riscv64: a target for GEM.
+"""gem-riscv64: a target for GEM, RISC-V processors of 64 bits with Linux.
 
 GEM imports this module for every command, so it imports neither torch nor tvm; `target.py` may.
 """
@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gemcore import hookimpl
-from gemcore.records import Option, TargetRecord
+from gemcore.records import TargetRecord
+
+SCHEMES = (
+    *("f16", "q2a-g64", "q3a-g32", "q3a-g64", "q3s-g32", "q4a-g32", "q4a-g64", "q4s-g32"),
+    *("q5a-g32", "q5a-g64", "q5s-g32", "q6-g32", "q8-g32"),
+)
+"""Ways to store weights that GEM's portable kernels read."""
 
 
 @hookimpl
@@ -16,12 +22,8 @@ def gem_targets() -> Iterator[TargetRecord]:
     """Yield the target `riscv64`."""
     yield TargetRecord(
         name="riscv64",
-        summary="any processor of this machine's kind",
-        loader="gem_riscv64.target:Riscv64Target",
-        reference_url="https://tvm.apache.org/docs/",
-        options=(
-            Option(name="cores", type=int, default=1, minimum=1, help="processor cores to use"),
-        ),
-        # What it can do beside running, and the ways to store weights that its kernels read.
-        capabilities=frozenset({"execute", "routed_lora", "f16", "q4a-g32", "q8-g32"}),
+        summary="RISC-V (RV64GC) with Linux; on other machines it runs under qemu-riscv64",
+        loader="gem_riscv64.target:RiscvTarget",
+        reference_url="https://riscv.org/specifications/",
+        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
     )
