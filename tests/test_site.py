@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -34,6 +36,47 @@ def test_what_a_page_loads_is_found() -> None:
         "https://fonts.example/css",
         "https://fonts.example/f.woff",
     ]
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    pytest.importorskip("mkdocs", reason="pip install 'gemcore[docs]' brings MkDocs")
+    spec = importlib.util.spec_from_file_location("docs_pages", ROOT / "tools" / "docs_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "expected"),
+    [
+        ("index.md", "[security](../SECURITY.md)", "[security](security.md)"),
+        ("index.md", "[s](../SECURITY.md#the-network)", "[s](security.md#the-network)"),
+        ("tutorial/x.md", "[security](../../SECURITY.md)", "[security](../security.md)"),
+        ("tutorial/x.md", "[page](../models.md)", "[page](../models.md)"),
+        ("index.md", "[`hooks.py`](../gemcore/hookspecs.py) is", "`hooks.py` is"),
+        ("index.md", "[web](https://example.org/../x)", "[web](https://example.org/../x)"),
+    ],
+)
+def test_links_out_of_docs_lead_to_pages_or_nowhere(pages, page, link, expected) -> None:
+    place = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    assert pages.on_page_markdown(link, page=place) == expected
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("[promise](docs/api-stability.md)", "[promise](api-stability.md)"),
+        ("[a](docs/architecture.md#x)", "[a](architecture.md#x)"),
+        ("[security](SECURITY.md)", "[security](security.md)"),
+        ("[licence](LICENSE)", "[licence](../LICENSE)"),
+        ("[web](https://example.org)", "[web](https://example.org)"),
+    ],
+)
+def test_links_of_documents_beside_docs_are_read_from_within(pages, link, expected) -> None:
+    assert pages._from_root(link) == expected
 
 
 @pytest.mark.slow
