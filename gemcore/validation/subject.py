@@ -19,7 +19,7 @@ import attrs
 from gemcore.discovery import PLUGIN_GROUP, Entry, find_entries, normalize
 from gemcore.errors import GemError, UsageError, unknown_name
 
-PROJECT_FILES = ("pyproject.toml", "setup.cfg", "setup.py")
+PROJECT_FILES = ("pyproject.toml", "setup.py")
 BUILD_SECONDS = 300
 
 _FIRST_NAME = re.compile(r"[A-Za-z0-9._-]+")

@@ -22,6 +22,12 @@ gem.plugins =
     gem_{name} = gem_{name}
 """
 
+BUILD = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+"""
+
 HOOKS = """
 from gemcore import hookimpl
 from gemcore.records import MetricRecord, Option, QuantizerRecord, RouterRecord
@@ -71,6 +77,7 @@ def project(tmp_path):
         folder.mkdir()
         text = SETUP.format(name=name)
         (folder / "setup.cfg").write_text(text if not setup else setup(text))
+        (folder / "pyproject.toml").write_text(BUILD)
         hooks = textwrap.dedent(before) + HOOKS.format(name=name)
         (folder / f"gem_{name}.py").write_text(hooks)
         (folder / f"{name}_code.py").write_text(ROUTER + textwrap.dedent(code))

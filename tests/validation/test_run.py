@@ -7,7 +7,7 @@ from gemcore.validation import run
 from gemcore.validation.run import validate_plugin
 
 
-def look_at(project, modes=("register", "select", "quick"), **settings):
+def look_at(project, **settings):
     """All findings, and those that failed, by what was checked."""
     found = []
     title = validate_plugin(str(project), found.append, quick=True, **settings)
@@ -97,7 +97,7 @@ def test_wrong_shapes_are_caught(project):
 
 
 def test_one_that_is_not_there(tmp_path):
-    with pytest.raises(UsageError, match=r"no project: there is no pyproject\.toml or setup\.cfg"):
+    with pytest.raises(UsageError, match=r"no project: there is no pyproject\.toml or setup\.py"):
         validate_plugin(str(tmp_path), print)
     with pytest.raises(UsageError, match="unknown plugin 'gem-nothing-of-the-kind'"):
         validate_plugin("gem-nothing-of-the-kind", print)
