@@ -27,7 +27,7 @@ PEERS_STAMP := $(PEERS)/.installed
 TARGET_PACKAGES := qemu-user clang-19 lld-19 llvm-19 gcc-aarch64-linux-gnu g++-aarch64-linux-gnu \
 	libc6-arm64-cross libc6-dev-arm64-cross libstdc++-12-dev-arm64-cross libstdc++6-arm64-cross
 
-SOURCES := gemcore plugins hwtargets tests benchmarks
+SOURCES := gemcore plugins hwtargets tests benchmarks tools typing_tests
 
 # How GEM's own experts and their router were made, of benchmark data in DATA.
 EXPERTS := build/experts/smollm2-135m
@@ -36,7 +36,8 @@ STEPS   := 48
 multilingual: STEPS := 72
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all setup-targets test-targets check experts $(DOMAINS) bench bench-peers clean compiler
+.PHONY: help setup run test test-all setup-targets test-targets check coverage docs experts $(DOMAINS) bench \
+	bench-peers clean compiler
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -59,10 +60,23 @@ setup-targets: $(STAMP) ## install what compiles and runs models for other proce
 test-targets: setup ## run the tests of all targets, whole models on emulators included
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests/hwtargets $(ARGS)
 
-check: $(STAMP) ## check style, format and types
+check: $(STAMP) docs ## check style, format and types, and build the documentation strictly
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
+	@$(BIN)/mypy typing_tests tools
+	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
+
+coverage: export OMP_NUM_THREADS = 1
+coverage: setup ## say which lines of the core no test runs, which takes half an hour
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP) ## build the documentation into build/site
+	@$(BIN)/mkdocs build --strict --quiet
 
 experts: $(DOMAINS) ## make GEM's own experts anew of the benchmark data in DATA, which takes an hour
 	@$(BIN)/gem experts fit-router --experts $(EXPERTS) --data "$(DATA)"
@@ -88,7 +102,7 @@ $(STAMP): setup.cfg constraints.txt
 	@echo "installing GEM and what it needs into $(VENV); the first time takes some minutes"
 	@$(PIP) install -qq --constraint constraints.txt setuptools
 	@$(PIP) install -qq --constraint constraints.txt --no-build-isolation \
-		--editable '.[test,check]'
+		--editable '.[test,check,docs]'
 	@touch $@
 
 # The same for the peers. optimum-intel asks for torchvision, which only models of images need, and

@@ -1,7 +1,13 @@
-"""How GEM says that something will go: since when, until when, and what to use instead."""
+"""How GEM says that something will go: since when, until when, and what to use instead.
+
+All that GEM itself has deprecated stands in `OWN`, and nowhere else.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import attrs
@@ -40,3 +46,20 @@ class Deprecation:
             f"{what} is deprecated since {self.since} and goes on {self.removal.isoformat()}: "
             f"use {self.instead}"
         )
+
+
+OWN: Mapping[str, Deprecation] = MappingProxyType({})
+"""What of GEM's public interface is deprecated, by its full name; nothing at present."""
+
+
+def warn_deprecated(
+    name: str, table: Mapping[str, Deprecation] = OWN, *, stacklevel: int = 2
+) -> None:
+    """Warn the caller of something of GEM that is deprecated.
+
+    Args:
+        name: its full name, a key of `table`.
+        table: what is deprecated.
+        stacklevel: as `warnings.warn` counts it; 2 is the caller of the function that calls this one.
+    """
+    warnings.warn(table[name].warning(name), stacklevel=stacklevel + 1)

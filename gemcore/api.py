@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gemcore.cache import Progress
     from gemcore.plugins import PluginHost, Selection
     from gemcore.reports import ExportReport
+    from gemcore.records import PluginRecord
 
 
 def load(
@@ -176,7 +177,7 @@ def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
     )
 
 
-def _words(selection: Selection) -> str:
+def _words(selection: Selection[PluginRecord]) -> str:
     """A selection as the user could type it, without the options that are as they would be anyway."""
     defaults = {option.name: option.default for option in selection.record.options}
     changed = {n: v for n, v in selection.options.items() if v != defaults[n]}

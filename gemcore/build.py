@@ -23,7 +23,7 @@ from gemcore.bundle import (
     text_entry,
 )
 from gemcore.cache import cache_folder, cache_root, explained, locked
-from gemcore.errors import BundleError, UsageError
+from gemcore.errors import BundleError, PluginError, UsageError
 from gemcore.models.cache_layout import DEFAULT_CACHE, check_cache_scheme
 from gemcore.routing import EncoderPrior, Routing, routing_content, routing_of
 from gemcore.targets import (
@@ -35,7 +35,9 @@ from gemcore.targets import (
 
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import Checkpoint
+    from gemcore.models.weights import Weights
     from gemcore.protocols import Quantizer, Router, Target
+    from gemcore.reports import Plan
 
 Step = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -82,6 +84,7 @@ def compile_bundle(
     check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
+    _check_plan(plan, checkpoint, f"quantizer '{parts.names['quantizer']}'")
     if strict and plan.skipped:
         name, reason = plan.skipped[0]
         raise UsageError(
@@ -94,6 +97,7 @@ def compile_bundle(
         weights, report = parts.quantizer.apply(
             checkpoint, plan, lambda done, total: tell("packing weights", done, total)
         )
+        _check_weights(weights, plan, checkpoint, f"quantizer '{parts.names['quantizer']}'")
         from gemcore.formats.safetensors_writer import write_safetensors
 
         if routing is not None:
@@ -173,6 +177,43 @@ def cached_bundle(
     with locked(folder):
         bundle = _sound_bundle(folder)
         return bundle or compile_bundle(load(), parts, folder, step=step, strict=strict)
+
+
+def _check_plan(plan: Plan, checkpoint: Checkpoint, title: str) -> None:
+    """Say whose the mistake is where a plan does not fit the model."""
+    from gemcore.models.layout import weight_units
+    from gemcore.packing import SCHEMES, fits
+
+    shapes = {unit.name: unit.shape for unit in weight_units(checkpoint.config)}
+    schemes = plan.schemes()
+    for name in sorted(shapes.keys() ^ schemes.keys()):
+        told = "does not plan" if name in shapes else "plans for the unknown weight"
+        raise PluginError(f"{title} {told} {name}")
+    for name, scheme in schemes.items():
+        obstacle = f"it is none of {', '.join(SCHEMES)}"
+        if scheme in SCHEMES:
+            obstacle = fits(SCHEMES[scheme], shapes[name]) or ""
+        if obstacle:
+            raise PluginError(f"{title} plans scheme '{scheme}' for {name}, but {obstacle}")
+
+
+def _check_weights(weights: Weights, plan: Plan, checkpoint: Checkpoint, title: str) -> None:
+    """Say whose the mistake is where a weight is not packed as planned."""
+    from gemcore.models.layout import weight_units
+    from gemcore.packing import get_scheme, packed_shape
+
+    schemes = plan.schemes()
+    for unit in weight_units(checkpoint.config):
+        scheme, name = get_scheme(schemes[unit.name]), f"{unit.name}.packed"
+        if name not in weights:
+            raise PluginError(f"{title} gives no weight '{name}'")
+        wanted = (packed_shape(scheme, unit.shape), "uint8" if scheme.grouped else "float16")
+        found = (tuple(weights[name].shape), str(weights[name].dtype))
+        if found != wanted:
+            raise PluginError(
+                f"{title} gives '{name}' as {found[1]} {list(found[0])}, but {scheme.name} is packed as "
+                f"{wanted[1]} {list(wanted[0])}"
+            )
 
 
 def _sound_bundle(folder: Path) -> Bundle | None:

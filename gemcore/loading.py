@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import math
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType, ModuleType
@@ -49,6 +53,9 @@ MOST_RECORDS = 1000
 HEAVY = frozenset({"torch", "tvm", "tvm_ffi", "transformers"})
 """Modules that a plugin must not import before it is selected."""
 
+MOST_SECONDS = 30.0
+"""A plugin that needs longer to register is given up; `GEM_PLUGIN_SECONDS` says otherwise."""
+
 Caught = (Exception, SystemExit)
 """What a plugin may raise without hurting the host; an interrupt by the user passes."""
 
@@ -65,6 +72,55 @@ def quiet_stdout() -> Iterator[None]:
     """Send what is printed to stderr: stdout belongs to answers and to JSON."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception, so that a plugin that catches those does not catch this."""
+
+
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    """Give a plugin up that does not finish, so that all others go on working.
+
+    It needs signals with a timer, and the main thread. Elsewhere, and where something else uses that
+    timer already, there is no limit.
+
+    Raises:
+        PluginError: the time was over; it says how long it was.
+    """
+    seconds = _most_seconds()
+    alarm = getattr(signal, "SIGALRM", None)
+    if (
+        alarm is None
+        or threading.current_thread() is not threading.main_thread()
+        or signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0)
+        or not seconds
+    ):
+        yield
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(alarm, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _OutOfTime:
+        raise PluginError(
+            f"it did not finish loading within {seconds:g} s (GEM_PLUGIN_SECONDS says how long it may take)"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(alarm, before)
+
+
+def _most_seconds() -> float:
+    try:
+        seconds = float(os.environ.get("GEM_PLUGIN_SECONDS", ""))
+    except ValueError:
+        return MOST_SECONDS
+    return seconds if 0 < seconds < math.inf else 0.0
 
 
 def one_sentence(error: BaseException) -> str:

@@ -28,6 +28,7 @@ a shift and a mask of whole vectors for most operands.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -175,6 +176,15 @@ def packed_shape(scheme: Scheme, shape: tuple[int, int]) -> tuple[int, ...]:
     if scheme.grouped:
         return (tiles, shape[1] // scheme.group, scheme.block_bytes)
     return (tiles, shape[1], TILE)
+
+
+def packed_bytes(scheme: Scheme, shape: tuple[int, int]) -> int:
+    """Size of a weight `[out, in]` in `scheme`, its rows padded to whole tiles.
+
+    >>> packed_bytes(get_scheme("q8-g32"), (16, 32)), packed_bytes(get_scheme("f16"), (17, 2))
+    (544, 128)
+    """
+    return math.prod(packed_shape(scheme, shape)) * (1 if scheme.grouped else 2)
 
 
 @attrs.frozen(kw_only=True, eq=False)

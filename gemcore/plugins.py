@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import attrs
 
@@ -31,11 +31,13 @@ from gemcore.loading import (
     new_manager,
     one_sentence,
     quiet_stdout,
+    time_limit,
 )
 from gemcore.options import PluginChoice, format_words, parse_table, parse_words, resolve_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     import pluggy
 
@@ -50,7 +52,12 @@ if TYPE_CHECKING:
         TargetRecord,
     )
 
+    Wanted = str | Mapping[str, Any] | PluginChoice
+
 Status = Literal["active", "disabled", "failed"]
+
+Record_co = TypeVar("Record_co", bound="PluginRecord", covariant=True)
+"""The kind of record that a selection holds."""
 
 PROTOCOLS: Mapping[str, type] = MappingProxyType(
     {
@@ -112,8 +119,11 @@ class PluginStatus:
 
 
 @attrs.frozen(kw_only=True)
-class Selection:
+class Selection(Generic[Record_co]):
     """A record that the user chose, with its options checked.
+
+    For type checkers a selection has the type of its record: `select("router", …)` gives
+    `Selection[RouterRecord]`, of which `create` makes a `Router`.
 
     Attributes:
         name: the name that selects it: the record's own, or `distribution/name` in a conflict.
@@ -121,7 +131,7 @@ class Selection:
     """
 
     name: str
-    record: PluginRecord
+    record: Record_co
     options: Mapping[str, Any]
     distribution: str
     version: str
@@ -242,7 +252,25 @@ class PluginHost:
         """All sets of experts that plugins bring."""
         return self.records("expert set")
 
-    def select(self, kind: str, wanted: str | Mapping[str, Any] | PluginChoice) -> Selection:
+    @overload
+    def select(self, kind: Literal["router"], wanted: Wanted) -> Selection[RouterRecord]: ...
+    @overload
+    def select(self, kind: Literal["quantizer"], wanted: Wanted) -> Selection[QuantizerRecord]: ...
+    @overload
+    def select(self, kind: Literal["metric"], wanted: Wanted) -> Selection[MetricRecord]: ...
+    @overload
+    def select(self, kind: Literal["target"], wanted: Wanted) -> Selection[TargetRecord]: ...
+    @overload
+    def select(
+        self, kind: Literal["model source"], wanted: Wanted
+    ) -> Selection[ModelSourceRecord]: ...
+    @overload
+    def select(self, kind: Literal["benchmarks"], wanted: Wanted) -> Selection[BenchmarkRecord]: ...
+    @overload
+    def select(self, kind: Literal["expert set"], wanted: Wanted) -> Selection[ExpertSetRecord]: ...
+    @overload
+    def select(self, kind: str, wanted: Wanted) -> Selection[PluginRecord]: ...
+    def select(self, kind: str, wanted: Wanted) -> Selection[PluginRecord]:
         """Find the record that the user asks for and check its options.
 
         Args:
@@ -266,14 +294,48 @@ class PluginHost:
             warnings.warn(claim.record.deprecated.warning(title), stacklevel=2)
         return self._selection(claim, options)
 
-    def selections(self, kind: str) -> tuple[Selection, ...]:
+    @overload
+    def selections(self, kind: Literal["router"]) -> tuple[Selection[RouterRecord], ...]: ...
+    @overload
+    def selections(self, kind: Literal["quantizer"]) -> tuple[Selection[QuantizerRecord], ...]: ...
+    @overload
+    def selections(self, kind: Literal["metric"]) -> tuple[Selection[MetricRecord], ...]: ...
+    @overload
+    def selections(self, kind: Literal["target"]) -> tuple[Selection[TargetRecord], ...]: ...
+    @overload
+    def selections(
+        self, kind: Literal["model source"]
+    ) -> tuple[Selection[ModelSourceRecord], ...]: ...
+    @overload
+    def selections(self, kind: Literal["benchmarks"]) -> tuple[Selection[BenchmarkRecord], ...]: ...
+    @overload
+    def selections(self, kind: Literal["expert set"]) -> tuple[Selection[ExpertSetRecord], ...]: ...
+    @overload
+    def selections(self, kind: str) -> tuple[Selection[PluginRecord], ...]: ...
+    def selections(self, kind: str) -> tuple[Selection[PluginRecord], ...]:
         """Every record of a kind with its default options, those in conflict included."""
         return tuple(
             self._selection(claim, {option.name: option.default for option in claim.record.options})
             for claim in self._claims(kind)
         )
 
-    def create(self, selection: Selection) -> Any:
+    @overload
+    def create(self, selection: Selection[RouterRecord]) -> protocols.Router: ...
+    @overload
+    def create(self, selection: Selection[QuantizerRecord]) -> protocols.Quantizer: ...
+    @overload
+    def create(self, selection: Selection[MetricRecord]) -> protocols.Metric: ...
+    @overload
+    def create(self, selection: Selection[TargetRecord]) -> protocols.Target: ...
+    @overload
+    def create(self, selection: Selection[ModelSourceRecord]) -> protocols.ModelSource: ...
+    @overload
+    def create(self, selection: Selection[BenchmarkRecord]) -> protocols.BenchmarkSource: ...
+    @overload
+    def create(self, selection: Selection[ExpertSetRecord]) -> Path: ...
+    @overload
+    def create(self, selection: Selection[PluginRecord]) -> Any: ...
+    def create(self, selection: Selection[PluginRecord]) -> Any:
         """Import the selected plugin's code and make its object: a `gemcore.protocols` type.
 
         Raises:
@@ -360,8 +422,11 @@ class PluginHost:
         status: Status = "active"
         records: tuple[PluginRecord, ...] = ()
         try:
-            plugin, heavy = load()
-            records = collect_records(self._manager, plugin, f"{entry.distribution}/{entry.name}")
+            with time_limit():
+                plugin, heavy = load()
+                records = collect_records(
+                    self._manager, plugin, f"{entry.distribution}/{entry.name}"
+                )
             reason = "" if records else "offers nothing on this machine"
             if heavy:
                 reason = f"imports {', '.join(sorted(heavy))} when loaded: it slows every command"
@@ -393,7 +458,7 @@ class PluginHost:
         best = own or candidates
         return best[0] if len(best) == 1 else None
 
-    def _selection(self, claim: _Claim, options: Mapping[str, Any]) -> Selection:
+    def _selection(self, claim: _Claim, options: Mapping[str, Any]) -> Selection[PluginRecord]:
         claims = [c for c in self._claims(claim.record.kind) if c.record.name == claim.record.name]
         bare = self._owner(claims) == claim
         return Selection(

@@ -14,10 +14,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from gemcore._deprecated import Deprecation, GemDeprecationWarning
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from gemcore._deprecated import Deprecation
+__all__ = [
+    "HOOK_API_VERSION",
+    "TYPE_NAMES",
+    "BenchmarkRecord",
+    "Deprecation",
+    "ExpertSetRecord",
+    "GemDeprecationWarning",
+    "MetricRecord",
+    "ModelSourceRecord",
+    "Option",
+    "OptionType",
+    "PluginRecord",
+    "QuantizerRecord",
+    "RouterRecord",
+    "TargetRecord",
+]
 
 HOOK_API_VERSION = 1
 """The version of the hook specifications; a plugin that declares a newer one is not loaded."""

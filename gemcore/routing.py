@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from gemcore.errors import UsageError
+from gemcore.errors import PluginError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +84,7 @@ def routing_of(router: Router, name: str, checkpoint: Checkpoint) -> Routing | N
     Raises:
         UsageError: the router chooses among experts and has none, or has experts and never chooses, or its
             experts are for another model.
+        PluginError: a module does not give a weight for each token and expert.
         FormatError: an expert has a delta that the model has no place for.
     """
     give_experts = getattr(router, "experts", None)
@@ -105,10 +106,45 @@ def routing_of(router: Router, name: str, checkpoint: Checkpoint) -> Routing | N
             f"router '{name}' has {len(experts.names)} experts and a module for none of the {layers} "
             "layers, so none would ever work: use --router none"
         )
+    for layer, module in enumerate(modules):
+        if module is not None:
+            _check_module(module, f"router '{name}'", layer, checkpoint, len(experts.names))
     give_prior = getattr(router, "prior_network", None)
     return Routing(
         experts=experts, modules=modules, prior=None if give_prior is None else give_prior()
     )
+
+
+def _check_module(
+    module: torch.nn.Module, title: str, layer: int, checkpoint: Checkpoint, experts: int
+) -> None:
+    """Ask a module for the weights of a few tokens: what is wrong in it would show far from here."""
+    import torch
+
+    hidden = torch.randn(
+        3, checkpoint.config.hidden_size, generator=torch.Generator().manual_seed(layer)
+    )
+    where = f"{title}: its module of layer {layer}"
+    try:
+        with torch.no_grad():
+            weights = module(hidden, torch.zeros(3, experts))
+    except Exception as error:
+        from gemcore.loading import one_sentence
+
+        raise PluginError(f"{where} fails for 3 tokens: {one_sentence(error)}") from error
+    if not isinstance(weights, torch.Tensor):
+        raise PluginError(f"{where} gives {type(weights).__name__}, not a tensor")
+    if tuple(weights.shape) != (3, experts) or weights.dtype != torch.float32:
+        raise PluginError(
+            f"{where} gives {weights.dtype} {list(weights.shape)} for 3 tokens and {experts} experts, "
+            f"not torch.float32 {[3, experts]}"
+        )
+    lowest, highest = float(weights.min()), float(weights.sum(-1).max())
+    if not (lowest >= 0 and highest <= 1 + 1e-3):
+        raise PluginError(
+            f"{where} gives weights from {lowest:g} that sum to {highest:g}: they must be at least 0, and "
+            "sum to at most 1"
+        )
 
 
 def routing_content(router: Router) -> str:

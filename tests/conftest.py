@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import attrs
@@ -163,3 +164,52 @@ def routed_parts(tiny_parts, tiny_experts) -> BuildParts:
 def routed_bundle(tiny, routed_parts, tmp_path_factory) -> Bundle:
     """The tiny model with experts and a router at each of its layers, compiled."""
     return compile_bundle(tiny, routed_parts, tmp_path_factory.mktemp("bundles") / "routed.gem")
+
+
+class Environment:
+    """A fresh virtual environment that sees what is installed here, and installs plugins of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        import site
+        import venv
+
+        venv.EnvBuilder(with_pip=False).create(folder)
+        self.python = folder / "bin" / "python"
+        packages = next(folder.glob("lib/python*/site-packages"))
+        lines = [f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()]
+        (packages / "outer.pth").write_text("".join(lines))
+
+    def run(self, *words, cwd=None, check=True, **settings):
+        """Run `python WORDS` there; output and errors are kept apart."""
+        environment = {key: v for key, v in os.environ.items() if not key.startswith("GEM_PLUGIN")}
+        done = subprocess.run(
+            [self.python, *map(str, words)],
+            cwd=cwd,
+            env=environment | settings,
+            capture_output=True,
+            text=True,
+            timeout=1800,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def gem(self, *words, **settings):
+        """Run `gem WORDS` there."""
+        return self.run("-m", "gemcore", *words, **settings)
+
+    def install(self, *projects):
+        """Install projects by `gem plugins install`, from their folders and nothing else."""
+        offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+        return self.gem("plugins", "install", *offline, *projects)
+
+    def pytest(self, *words, **settings):
+        """Run pytest there, with warnings as errors."""
+        options = ["-q", "-W", "error", "-p", "no:cacheprovider", "--import-mode=importlib"]
+        return self.run("-m", "pytest", *options, *words, **settings)
+
+
+@pytest.fixture(scope="session")
+def new_environment(tmp_path_factory):
+    """Makes fresh virtual environments."""
+    return lambda name: Environment(tmp_path_factory.mktemp("environments") / name)

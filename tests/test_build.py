@@ -7,7 +7,7 @@ import pytest
 from gem_uniform.quantizer import UniformQuantizer
 from gemcore.build import bundle_key, cached_bundle, compile_bundle
 from gemcore.bundle import WEIGHTS
-from gemcore.errors import UsageError
+from gemcore.errors import PluginError, UsageError
 from gemcore.models.eager import EagerModel
 from gemcore.models.weights import pack_checkpoint
 from gemcore.packing import SCHEMES
@@ -120,3 +120,57 @@ def test_strict_refuses_what_was_skipped(tiny_parts, tmp_path):
     bundle = compile_bundle(checkpoint, tiny_parts, tmp_path / "x.gem")
     assert bundle.manifest.plan["layers.0.feed_forward.down"] == "f16"
     assert len(bundle.manifest.quantization["skipped"]) == 2
+
+
+@attrs.frozen
+class Careless:
+    """A quantizer of eight bits whose plan or weights are changed before anybody sees them."""
+
+    change_plan: object = lambda plan: plan
+    change_weights: object = lambda weights: weights
+
+    def plan(self, checkpoint, calibration=None, budget=None):
+        return self.change_plan(UniformQuantizer("q8-g32", "q8-g32").plan(checkpoint))
+
+    def apply(self, checkpoint, plan, progress=None):
+        weights, report = UniformQuantizer("q8-g32", "q8-g32").apply(checkpoint, plan, progress)
+        return self.change_weights(weights), report
+
+
+def planned(entries):
+    return lambda plan: attrs.evolve(plan, entries=entries(plan.entries))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "said"),
+    [
+        (Careless(planned(lambda found: found[1:])), "does not plan embedding"),
+        (
+            Careless(planned(lambda found: (*found, attrs.evolve(found[0], unit="tail")))),
+            "plans for the unknown weight tail",
+        ),
+        (
+            Careless(planned(lambda found: (attrs.evolve(found[0], scheme="q9"), *found[1:]))),
+            "plans scheme 'q9' for embedding, but it is none of q2a-g64",
+        ),
+        (
+            Careless(change_weights=lambda found: found | {"embedding.packed": np.zeros((2, 3))}),
+            "gives 'embedding.packed' as float64 [2, 3], but q8-g32 is packed as uint8 [17, 2, 544]",
+        ),
+        (
+            Careless(
+                change_weights=lambda found: {n: w for n, w in found.items() if "qkv" not in n}
+            ),
+            "gives no weight 'layers.0.attention.qkv.packed'",
+        ),
+    ],
+)
+def test_the_mistakes_of_a_quantizer_are_told_by_its_name(quantizer, said, tiny, tiny_parts, tmp_path):
+    parts = attrs.evolve(
+        tiny_parts, quantizer=quantizer, names=tiny_parts.names | {"quantizer": "hers:bits=8"}
+    )
+    with pytest.raises(PluginError) as error:
+        compile_bundle(tiny, parts, tmp_path / "x.gem")
+    assert str(error.value).startswith("quantizer 'hers:bits=8' ")
+    assert said in str(error.value)
+    assert list(tmp_path.iterdir()) == []

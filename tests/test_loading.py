@@ -1,4 +1,6 @@
+import signal
 import sys
+import threading
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
@@ -8,12 +10,15 @@ from gemcore import hookimpl
 from gemcore.errors import PluginError
 from gemcore.loading import (
     MOST_RECORDS,
+    MOST_SECONDS,
     check_contract,
     collect_records,
     import_plugin,
     new_manager,
     one_sentence,
+    time_limit,
 )
+from gemcore.plugins import PluginHost
 from gemcore.protocols import Metric, Router
 from gemcore.records import RouterRecord
 
@@ -163,3 +168,63 @@ def test_contract_names_what_is_missing():
     with pytest.raises(PluginError, match="Half object is no Router: it lacks prior, layer_module"):
         check_contract(Half(), Router)
     check_contract(SimpleNamespace(compute=print), Metric)
+
+
+def sleeping():
+    import time
+
+    try:
+        time.sleep(600)
+    except Exception:  # a plugin that catches all that it can
+        time.sleep(600)
+    yield router()
+
+
+def test_a_plugin_that_does_not_finish_is_given_up(monkeypatch):
+    monkeypatch.setenv("GEM_PLUGIN_SECONDS", "0.05")
+    before = signal.getsignal(signal.SIGALRM)
+    host = PluginHost()
+    host.add(plugin_of(gem_routers=sleeping), name="sleepy", distribution="gem-sleepy", version="2")
+    host.add(plugin_of(gem_routers=[router("quick")]), name="quick")
+    sleepy, quick = host.plugins
+    assert sleepy.status == "failed"
+    assert sleepy.reason.startswith("it did not finish loading within 0.05 s")
+    assert quick.status == "active"
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_timer_of_somebody_else_is_left_alone(monkeypatch):
+    monkeypatch.setenv("GEM_PLUGIN_SECONDS", "0.01")
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        with time_limit():
+            assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@pytest.mark.parametrize("words", ["0", "-1", "inf", "nan"])
+def test_there_may_be_no_limit(monkeypatch, words):
+    monkeypatch.setenv("GEM_PLUGIN_SECONDS", words)
+    with time_limit():
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_limit_that_is_no_number_is_the_usual_one(monkeypatch):
+    monkeypatch.setenv("GEM_PLUGIN_SECONDS", "soon")
+    with time_limit():
+        assert 20 < signal.getitimer(signal.ITIMER_REAL)[0] <= MOST_SECONDS
+
+
+def test_in_another_thread_there_is_no_limit(monkeypatch):
+    found = []
+
+    def look():
+        with time_limit():
+            found.append(signal.getitimer(signal.ITIMER_REAL))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [(0.0, 0.0)]

@@ -316,9 +316,14 @@ def shown_commands() -> list[tuple[str, list[str]]]:
     for path in documents():
         text = path.read_text(encoding="utf-8")
         for block in re.findall(r"^```(?:console|sh)\n(.*?)^```", text, flags=re.M | re.S):
-            for line in block.replace("\\\n", " ").splitlines():
+            lines = block.replace("\\\n", " ").splitlines()
+            prompts = any(line.startswith("$ ") for line in lines)
+            for line, following in zip(lines, [*lines[1:], ""], strict=True):
+                if prompts and not line.startswith("$ "):
+                    continue  # what a command prints
                 command = line.removeprefix("$ ").rpartition(" | ")[2]
-                if command.startswith("gem "):
+                # What is shown to fail, with its message, need not exist.
+                if command.startswith("gem ") and not following.startswith("gem: "):
                     words = shlex.split(command, comments=True)
                     found.append((f"{path.relative_to(ROOT)}: {command}", words[1:]))
     return found

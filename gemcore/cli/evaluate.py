@@ -11,6 +11,7 @@ import click
 
 from gemcore.cli.build_options import open_for_command, open_options, read_recipe
 from gemcore.cli.main import PluginGroup
+from gemcore.cli.metric import metric
 from gemcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 @click.group("eval", cls=PluginGroup)
 def evaluate() -> None:
     """Measure the quality of a model."""
+
+
+evaluate.add_command(metric)
 
 
 @evaluate.command()

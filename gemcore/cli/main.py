@@ -27,7 +27,7 @@ CORE_COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "predict": ("gemcore.cli.predict:predict", "Predict speed on devices that are not here."),
         "eval": ("gemcore.cli.evaluate:evaluate", "Measure quality."),
         "models": ("gemcore.cli.models:models", "List and fetch models."),
-        "plugins": ("gemcore.cli.plugins:plugins", "List and describe plugins."),
+        "plugins": ("gemcore.cli.plugins:plugins", "List, describe, make and install plugins."),
         "targets": ("gemcore.cli.targets:targets", "List and describe hardware targets."),
     }
 )

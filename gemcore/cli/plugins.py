@@ -8,6 +8,7 @@ import attrs
 import click
 
 from gemcore.cli.main import PluginGroup
+from gemcore.cli.plugins_authoring import install, new, uninstall, validate
 from gemcore.discovery import HostSettings, normalize
 from gemcore.errors import PluginError, UsageError, unknown_name
 from gemcore.loading import HOOK_RECORDS
@@ -26,7 +27,7 @@ KINDS = tuple(kind.replace(" ", "-") for kind in (record.kind for record in HOOK
 
 @click.group(cls=PluginGroup)
 def plugins() -> None:
-    """List plugins, and describe what they offer."""
+    """List and describe plugins; make, check and install them."""
 
 
 @plugins.command("list")
@@ -65,6 +66,10 @@ def show(name: str, kind: str | None) -> None:
             click.echo()
         for line in describe(host, plugin, record):
             click.echo(line)
+
+
+for _command in (new, validate, install, uninstall):
+    plugins.add_command(_command)
 
 
 def command_rows(entries: Sequence[Entry]) -> list[PluginStatus]:

@@ -120,18 +120,13 @@ def sources(
     name and the reason.
     """
     selections = host.selections("model source")
-    in_order = sorted(
-        [(selection.record, selection) for selection in selections],
-        key=lambda pair: (getattr(pair[0], "order", 0), pair[0].name),
-    )
-    for record, selection in in_order:
-        if isinstance(record, ModelSourceRecord):
-            try:
-                source = host.create(selection)
-            except (PluginError, UsageError) as error:
-                failed(record.name, str(error))
-            else:
-                yield record, source
+    for selection in sorted(selections, key=lambda one: (one.record.order, one.record.name)):
+        try:
+            source = host.create(selection)
+        except (PluginError, UsageError) as error:
+            failed(selection.record.name, str(error))
+        else:
+            yield selection.record, source
 
 
 def _owns(

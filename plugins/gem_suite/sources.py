@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gem_suite.records import Benchmark
     from gemcore.plugins import PluginHost, Selection
+    from gemcore.records import BenchmarkRecord
 
 
 @attrs.frozen
@@ -74,7 +75,7 @@ def all_benchmarks(host: PluginHost, files: Sequence[Path] = ()) -> dict[str, Be
     return by_name(found)
 
 
-def _records(host: PluginHost, selection: Selection) -> list[Benchmark]:
+def _records(host: PluginHost, selection: Selection[BenchmarkRecord]) -> list[Benchmark]:
     source = host.create(selection)
     made = []
     for place, table in enumerate(source.tables(), start=1):

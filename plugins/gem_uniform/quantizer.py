@@ -7,10 +7,11 @@ from functools import partial
 
 import attrs
 
+from gemcore.errors import UsageError
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, WeightUnit, weight_units
 from gemcore.models.weights import Progress, Weights, pack_checkpoint
-from gemcore.packing import TILE, fits, get_scheme
+from gemcore.packing import fits, get_scheme, packed_bytes
 from gemcore.reports import Plan, PlanEntry, QuantizationReport
 
 FALLBACK = "f16"
@@ -35,7 +36,7 @@ class UniformQuantizer:
         calibration: Sequence[str] | None = None,
         budget: int | None = None,
     ) -> Plan:
-        """Give every weight its scheme; calibration text and budget are not used."""
+        """Give every weight its scheme; calibration text is not used, and a budget only checked."""
         entries = []
         skipped = []
         for unit in weight_units(checkpoint.config):
@@ -45,6 +46,12 @@ class UniformQuantizer:
                 skipped.append((unit.name, f"not {wanted}: {obstacle}"))
             entries.append(_entry(unit, wanted if obstacle is None else FALLBACK, obstacle))
         name = f"{self.scheme}:head={self.head}"
+        whole = sum(entry.bytes for entry in entries)
+        if budget is not None and whole > budget:
+            raise UsageError(
+                f"the weights take {whole} bytes as {name}, more than the budget of {budget}: choose a "
+                "scheme of fewer bits"
+            )
         return Plan(quantizer=name, entries=tuple(entries), skipped=tuple(skipped))
 
     def apply(
@@ -55,8 +62,7 @@ class UniformQuantizer:
 
 
 def _entry(unit: WeightUnit, scheme: str, obstacle: str | None) -> PlanEntry:
-    tiles = -(-unit.shape[0] // TILE)
-    size = round(tiles * TILE * unit.shape[1] * get_scheme(scheme).bits_per_weight / 8)
+    size = packed_bytes(get_scheme(scheme), unit.shape)
     reason = "as asked" if obstacle is None else obstacle
     return PlanEntry(unit=unit.name, scheme=scheme, reason=reason, bytes=size)
 

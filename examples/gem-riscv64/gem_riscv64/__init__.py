@@ -1,0 +1,29 @@
+"""gem-riscv64: a target for GEM, RISC-V processors of 64 bits with Linux.
+
+GEM imports this module for every command, so it imports neither torch nor tvm; `target.py` may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gemcore import hookimpl
+from gemcore.records import TargetRecord
+
+SCHEMES = (
+    *("f16", "q2a-g64", "q3a-g32", "q3a-g64", "q3s-g32", "q4a-g32", "q4a-g64", "q4s-g32"),
+    *("q5a-g32", "q5a-g64", "q5s-g32", "q6-g32", "q8-g32"),
+)
+"""Ways to store weights that GEM's portable kernels read."""
+
+
+@hookimpl
+def gem_targets() -> Iterator[TargetRecord]:
+    """Yield the target `riscv64`."""
+    yield TargetRecord(
+        name="riscv64",
+        summary="RISC-V (RV64GC) with Linux; on other machines it runs under qemu-riscv64",
+        loader="gem_riscv64.target:RiscvTarget",
+        reference_url="https://riscv.org/specifications/",
+        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
+    )
