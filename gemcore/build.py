@@ -174,12 +174,19 @@ def bundle_key(identity: str, parts: BuildParts) -> str:
         "model": identity,
         "parts": parts.names,
         "routing": routing_content(parts.router),
+        "quantization": quantizer_content(parts.quantizer),
         "kv_cache": parts.kv_cache,
         "target": parts.target.describe(),
         "sources": sorted(parts.sources),
         "versions": {**_own_version(), **current_versions(), "code": _code_digest()},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def quantizer_content(quantizer: Quantizer) -> str:
+    """What packed weights depend on beside the quantizer's options; empty for one without it."""
+    content = getattr(quantizer, "content", None)
+    return "" if content is None else str(content())
 
 
 def _write_text(checkpoint: Checkpoint, folder: Path) -> None:

@@ -1,0 +1,91 @@
+"""The float model, layer by layer: only one layer's weights are in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from gemcore.models import float_ops
+from gemcore.models.cache_layout import KEY_BLOCK
+from gemcore.models.checkpoint import Checkpoint
+from gemcore.models.config import ModelConfig
+from gemcore.models.decoder import DecoderLayer, causal_placement, new_caches
+from gemcore.models.layout import WeightUnit, rotation_table, weight_units
+from gemcore.models.linear import DenseLinear
+from gemcore.models.weights import plain_weights
+
+Windows = Sequence[Sequence[int]]
+WeightSource = Callable[[WeightUnit], Tensor]
+"""Gives a unit's float32 weight `[out, in]`."""
+
+
+def units_of_layer(config: ModelConfig, index: int) -> list[WeightUnit]:
+    """The weight units of one layer, in the order in which a token meets them."""
+    prefix = f"layers.{index}."
+    return [unit for unit in weight_units(config) if unit.name.startswith(prefix)]
+
+
+def float_layer(checkpoint: Checkpoint, index: int, weights: Mapping[str, Tensor]) -> DecoderLayer:
+    """One decoder layer in float32.
+
+    Args:
+        checkpoint: gives norms and biases.
+        index: of the layer.
+        weights: float32 `[out, in]` of each of its units, by name.
+    """
+    plain = plain_weights(checkpoint)
+    linears: dict[str, nn.Module] = {}
+    for unit in units_of_layer(checkpoint.config, index):
+        with torch.device("meta"):
+            linear = DenseLinear(unit.shape)
+        set_weight(linear, weights[unit.name])
+        if unit.bias_sources:
+            biases = [checkpoint.tensors[name].to_float32() for name in unit.bias_sources]
+            linear.bias = _fixed(torch.cat([torch.from_numpy(bias) for bias in biases]))
+        linears[unit.name] = linear
+    layer = DecoderLayer(checkpoint.config, index, linears, float_ops, None)
+    for norm in ("attention_norm", "feed_forward_norm"):
+        gain = torch.from_numpy(plain[f"layers.{index}.{norm}.gain"])
+        getattr(layer, norm).gain = _fixed(gain)
+    layer.eval()
+    return layer
+
+
+def set_weight(linear: Any, weight: Tensor) -> None:
+    """Give a dense layer another weight `[out, in]`, without gradients."""
+    linear.weight = _fixed(weight)
+
+
+def run_layer(
+    layer: DecoderLayer, config: ModelConfig, rotation: Tensor, states: Sequence[Tensor]
+) -> list[Tensor]:
+    """States `[tokens, hidden]` of each window after the layer."""
+    one = attrs.evolve(config, layers=1)
+    found = []
+    with torch.no_grad():
+        for x in states:
+            tokens = len(x)
+            cache = new_caches(one, -(-tokens // KEY_BLOCK) * KEY_BLOCK, torch.float32)[0]
+            y, _ = layer(x, rotation, causal_placement(0, tokens), cache, None, None)
+            found.append(y)
+    return found
+
+
+def rotation_of(config: ModelConfig) -> Tensor:
+    """RoPE's table, as the layers take it."""
+    return torch.from_numpy(rotation_table(config))
+
+
+def final_norm(checkpoint: Checkpoint, states: Sequence[Tensor]) -> list[Tensor]:
+    """What the head reads of each window: `[tokens, hidden]`."""
+    gain = torch.from_numpy(plain_weights(checkpoint)["norm.gain"])
+    epsilon = checkpoint.config.norm_epsilon
+    return [float_ops.rms_norm(x, gain, epsilon) for x in states]
+
+
+def _fixed(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=False)

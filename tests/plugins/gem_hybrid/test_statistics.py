@@ -1,0 +1,62 @@
+"""The expected KL against the KL of weights that were really changed."""
+
+import numpy as np
+import pytest
+import torch
+
+from gem_hybrid.calibration import calibrate_on
+from gem_hybrid.divergence import measure_divergence
+from gem_hybrid.rounding import row_errors
+from gem_hybrid.statistics import measure_terms, rounding_hessian
+from gemcore.models.layout import weight_units
+from gemcore.models.weights import float_unit
+from gemcore.packing import get_scheme, pack_weight
+from gemcore.testing import tiny_checkpoint, tiny_config
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_expected_and_real_divergence_are_of_one_size(tied, text_file):
+    checkpoint = tiny_checkpoint(tiny_config(tied_head=tied, qkv_bias=not tied, context_length=256))
+    windows = calibrate_on(checkpoint, [text_file.read_text()], 1024).windows
+    terms = measure_terms(checkpoint, windows)
+    units = weight_units(checkpoint.config)
+    assert set(terms) == {unit.name for unit in units}
+    exact = {f"{u.name}.packed": pack_weight(float_unit(checkpoint, u), F16) for u in units}
+    schemes = {unit.name: "f16" for unit in units}
+    ratios = {}
+    for number, unit in enumerate(units):
+        weight = float_unit(checkpoint, unit)
+        noise = np.random.default_rng(number).standard_normal(unit.shape, dtype=np.float32)
+        changed = weight + 0.02 * float(weight.std()) * noise
+        expected = sum(
+            0.5 * float((term.rows.numpy() * row_errors(weight, changed, term.hessian)).sum())
+            for term in terms[unit.name]
+        )
+        packed = exact | {f"{unit.name}.packed": pack_weight(changed, F16)}
+        real = measure_divergence(checkpoint, schemes, packed, windows).kl
+        ratios[unit.name] = real / expected
+    assert all(1 / 5 < ratio < 5 for ratio in ratios.values()), ratios
+    assert 1 / 2 < np.exp(np.mean(np.log([*ratios.values()]))) < 2, ratios
+
+
+F16 = get_scheme("f16")
+
+
+def test_only_what_is_asked_for_is_measured(tiny, text_file):
+    windows = calibrate_on(tiny, [text_file.read_text()], 512).windows
+    found = measure_terms(tiny, windows, ["embedding"])
+    assert set(found) == {"embedding"}
+    both = measure_terms(tiny, windows)["embedding"]
+    for one, other in zip(found["embedding"], both, strict=True):
+        torch.testing.assert_close(one.hessian, other.hessian)
+    hessian = rounding_hessian(both)
+    assert torch.linalg.eigvalsh(hessian.double()).min() > -1e-9
+
+
+def test_equal_models_do_not_differ(tiny, text_file):
+    units = weight_units(tiny.config)
+    packed = {f"{u.name}.packed": pack_weight(float_unit(tiny, u), F16) for u in units}
+    windows = calibrate_on(tiny, [text_file.read_text()], 512).windows
+    found = measure_divergence(tiny, {u.name: "f16" for u in units}, packed, windows)
+    assert 0 <= found.kl < 1e-5
+    assert found.tokens == sum(map(len, windows))
