@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from gemcore.bundle import (
+    ENCODER_TOKENIZER,
     TEMPLATE,
     TOKENIZER,
     WEIGHTS,
@@ -24,7 +25,7 @@ from gemcore.bundle import (
 from gemcore.cache import cache_folder, cache_root, explained, locked
 from gemcore.errors import BundleError, UsageError
 from gemcore.models.cache_layout import DEFAULT_CACHE, check_cache_scheme
-from gemcore.routing import routing_content, routing_of
+from gemcore.routing import EncoderPrior, Routing, routing_content, routing_of
 
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import Checkpoint
@@ -95,7 +96,7 @@ def compile_bundle(
             )
         write_safetensors(temporary / WEIGHTS, weights)
         del weights
-        _write_text(checkpoint, temporary)
+        _write_text(checkpoint, routing, temporary)
         tell("tracing the model", 0, 1)
         from gemcore.compiler.export import export_decoder
 
@@ -106,7 +107,7 @@ def compile_bundle(
             cache=parts.kv_cache,
             router=() if routing is None else routing.modules,
             experts=None if routing is None else routing.shape(),
-            early_prior=None if routing is None else routing.prior,
+            prior=None if routing is None else routing.prior,
         )
         tell("compiling", 0, 1)
         delegation = parts.target.build(exported, config, temporary)
@@ -189,10 +190,12 @@ def quantizer_content(quantizer: Quantizer) -> str:
     return "" if content is None else str(content())
 
 
-def _write_text(checkpoint: Checkpoint, folder: Path) -> None:
+def _write_text(checkpoint: Checkpoint, routing: Routing | None, folder: Path) -> None:
     (folder / TOKENIZER).write_text(checkpoint.text.tokenizer_json, encoding="utf-8")
     if checkpoint.text.chat_template is not None:
         (folder / TEMPLATE).write_text(checkpoint.text.chat_template, encoding="utf-8")
+    if routing is not None and isinstance(routing.prior, EncoderPrior):
+        (folder / ENCODER_TOKENIZER).write_text(routing.prior.tokenizer_json, encoding="utf-8")
 
 
 def _code_digest() -> str:

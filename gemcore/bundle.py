@@ -22,16 +22,18 @@ from gemcore.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from gemcore.text.chat import ChatTemplate
+    from gemcore.text.encoder_tokenizer import EncoderTokenizer
     from gemcore.text.tokenizer import Tokenizer
 
 FORMAT_VERSION = 2
 """Version of the bundle format; a bundle of another one is refused."""
 
-MANIFEST, WEIGHTS, TOKENIZER, TEMPLATE = (
+MANIFEST, WEIGHTS, TOKENIZER, TEMPLATE, ENCODER_TOKENIZER = (
     "manifest.json",
     "weights.safetensors",
     "tokenizer.json",
     "chat_template.jinja",
+    "encoder_tokenizer.json",
 )
 _MANIFEST_LIMIT = 16 * 2**20
 
@@ -55,8 +57,8 @@ class Manifest:
         weights: names of the weights in the order of the code's inputs.
         kv_cache: scheme of the cache that the code reads and writes.
         experts: names of the experts, in the order of the router's weights; none without a router.
-        prior_tokens: the most tokens of a prompt from which the code gives a prior over the experts; 0
-            where it gives none.
+        prior_tokens: the most tokens of a prompt from which the code gives a prior over the experts, in the
+            encoder's own tokens where the bundle holds an encoder's tokenizer; 0 where it gives none.
         text: special tokens and stop tokens.
         versions: versions of GEM and TVM that made it.
         files: for each file its SHA-256 and size in bytes.
@@ -112,6 +114,19 @@ class Bundle:
 
         return Tokenizer(source=self._tokenizer_json, **self._text_values())
 
+    def encoder_tokenizer(self) -> EncoderTokenizer | None:
+        """The tokenizer of the encoder that gives the prior; None where none does.
+
+        Its file, too, is read when a text is to be encoded.
+        """
+        from gemcore.text.encoder_tokenizer import EncoderTokenizer
+
+        if ENCODER_TOKENIZER not in self.manifest.files:
+            return None
+        return EncoderTokenizer(
+            source=lambda: self._text_of(ENCODER_TOKENIZER), longest=self.manifest.prior_tokens
+        )
+
     def chat_template(self) -> ChatTemplate:
         """The chat template, without source where the model has none."""
         from gemcore.text.chat import ChatTemplate
@@ -128,7 +143,10 @@ class Bundle:
         return values | {"stop_token_ids": tuple(values["stop_token_ids"])}
 
     def _tokenizer_json(self) -> str:
-        path = self.folder / TOKENIZER
+        return self._text_of(TOKENIZER)
+
+    def _text_of(self, name: str) -> str:
+        path = self.folder / name
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:

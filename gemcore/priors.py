@@ -15,12 +15,31 @@ from gemcore.models.cache_layout import PLACEMENT_FIELDS
 if TYPE_CHECKING:
     from gemcore.runtime.executor import Executor
     from gemcore.runtime.kv_cache import KVCache
+    from gemcore.text.encoder_tokenizer import EncoderTokenizer
+    from gemcore.text.tokenizer import Tokenizer
 
 Prior = npt.NDArray[np.float32]
 """float32 `[experts]`, each at least 0, with a sum of at most 1; all zeros say nothing."""
 
 GivenPrior = Mapping[str, float] | Sequence[float]
 """A prior as a caller gives it: by the experts' names, or in their order."""
+
+
+@attrs.frozen(kw_only=True)
+class TextReader:
+    """How a text comes to an encoder, which has tokens of its own.
+
+    Attributes:
+        tokenizer: of the model.
+        encoder: of the encoder.
+    """
+
+    tokenizer: Tokenizer
+    encoder: EncoderTokenizer
+
+    def encoder_tokens(self, tokens: Sequence[int]) -> list[int]:
+        """What the encoder reads of a text, given in the model's tokens; control tokens are left out."""
+        return self.encoder.encode(self.tokenizer.decode(tokens))
 
 
 @attrs.frozen(kw_only=True)
@@ -32,12 +51,14 @@ class Priors:
         longest: the most tokens that are read for it; 0 where no network gives one.
         executor: runs that network.
         cache: what the network may write to.
+        reader: turns the text into tokens of the network's own; None where it reads the model's.
     """
 
     experts: tuple[str, ...]
     longest: int
     executor: Executor
     cache: KVCache
+    reader: TextReader | None = None
 
     @property
     def network(self) -> bool:
@@ -59,7 +80,8 @@ class Priors:
             return check_prior(given, self.experts)
         if not self.network:
             return np.zeros(len(self.experts), np.float32)
-        ids = np.array(tokens[: self.longest], np.int32)
+        read = tokens if self.reader is None else self.reader.encoder_tokens(tokens)
+        ids = np.array(read[: self.longest], np.int32)
         self.cache.reserve(len(ids))
         placement = np.zeros((len(ids), PLACEMENT_FIELDS), np.int32)
         placement[:, :2] = np.arange(len(ids), dtype=np.int32)[:, None]

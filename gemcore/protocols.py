@@ -34,7 +34,7 @@ class Router(Protocol):
 
     A router that chooses among experts has further methods, which others may leave out:
     `experts() -> ExpertSet` (`gemcore.experts`) gives what it chooses among; `prior_network() ->
-    EarlyPrior | None` (`gemcore.routing`) the network that gives a request's prior in the compiled
+    PriorNetwork | None` (`gemcore.routing`) the network that gives a request's prior in the compiled
     model; `content() -> str` a digest of all that the compiled model depends on beside the options.
     """
 

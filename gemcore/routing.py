@@ -33,6 +33,26 @@ class EarlyPrior:
 
 
 @attrs.frozen(kw_only=True, eq=False)
+class EncoderPrior:
+    """A prior that a network of its own gives, which reads the prompt's text in tokens of its own.
+
+    Attributes:
+        module: from token ids, int32 `[tokens]` of one text, to the prior, float32 `[experts]` of numbers
+            of at least 0 with a sum of at most 1.
+        tokenizer_json: a `tokenizer.json`, with what goes around a text in its post-processor.
+        longest: the most tokens that are read, those around the text included.
+    """
+
+    module: torch.nn.Module
+    tokenizer_json: str
+    longest: int = 128
+
+
+PriorNetwork = EarlyPrior | EncoderPrior
+"""What gives the prior of a request in the compiled model."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class Routing:
     """A router with all that a compiled model needs of it.
 
@@ -44,7 +64,7 @@ class Routing:
 
     experts: ExpertSet
     modules: tuple[torch.nn.Module | None, ...]
-    prior: EarlyPrior | None = None
+    prior: PriorNetwork | None = None
 
     def shape(self) -> ExpertShape:
         """The experts as the decoder knows them."""

@@ -21,7 +21,7 @@ from gemcore.generation import (
 )
 from gemcore.lookup import PromptLookup
 from gemcore.models.cache_layout import PLACEMENT_FIELDS
-from gemcore.priors import GivenPrior, Prior, Priors, each_token
+from gemcore.priors import GivenPrior, Prior, Priors, TextReader, each_token
 from gemcore.routes import Routes, check_experts, token_pieces
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.scoring import Forward, Pair, Score, common_length, score_pairs
@@ -73,6 +73,10 @@ class Session:
         self._cached: list[int] = []
         self._prior: Prior | None = None
         self._second_cache: KVCache | None = None
+        encoder = bundle.encoder_tokenizer()
+        self._reader = (
+            None if encoder is None else TextReader(tokenizer=self.tokenizer, encoder=encoder)
+        )
 
     # Text in, text out
 
@@ -314,6 +318,7 @@ class Session:
             longest=manifest.prior_tokens,
             executor=self._executor,
             cache=self._aside(),
+            reader=self._reader,
         )
 
     def _use_prior(self, prior: Prior | None) -> None:

@@ -21,7 +21,7 @@ from gemcore.models.decoder import Decoder, ExpertShape, LayerCache, new_caches
 from gemcore.models.routed import PRIOR
 
 if TYPE_CHECKING:
-    from gemcore.routing import EarlyPrior
+    from gemcore.routing import PriorNetwork
 
 CALL_INPUTS = ("tokens", "placement", "rows")
 """What changes from pass to pass; the prior over experts comes fourth in a routed model."""
@@ -42,7 +42,8 @@ class ExportedDecoder:
         weights: names of the weights, in the order of their inputs.
         call_inputs: how many inputs come before the caches.
         prior: gives the prior over experts `[experts]` of a text; it takes the tokens and their placement,
-            then the same caches and weights as `program`. None where the model has no such part.
+            then the same caches and weights as `program`. Where an encoder reads the text, the tokens are
+            its own, and placement and caches are of no use. None where the model has no such part.
         routes: gives what each router says of each token, `[routing layers, tokens, experts]`; it takes
             the tokens, their placement and the prior of each, then the same caches and weights. None
             for a model without router.
@@ -112,6 +113,25 @@ class _StatelessEarly(nn.Module):
         return prior
 
 
+class _StatelessEncoder(nn.Module):
+    """An encoder of its own, with the inputs of `_StatelessEarly`, most of which it does not use."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["network"] = network
+
+    def forward(
+        self,
+        tokens: Tensor,
+        placement: Tensor,
+        caches: list[LayerCache],
+        weights: dict[str, Tensor],
+    ) -> Tensor:
+        own = {n.removeprefix(f"{PRIOR}."): t for n, t in weights.items() if _of_prior(n)}
+        prior: Tensor = torch.func.functional_call(self.__dict__["network"], own, (tokens,))
+        return prior
+
+
 class _Routes(nn.Module):
     """The decoder up to its last router, with its weights as an argument."""
 
@@ -153,7 +173,7 @@ def export_decoder(
     *,
     router: Sequence[nn.Module | None] = (),
     experts: ExpertShape | None = None,
-    early_prior: EarlyPrior | None = None,
+    prior: PriorNetwork | None = None,
     cache: str = DEFAULT_CACHE,
 ) -> ExportedDecoder:
     """Trace a decoder of this shape for any number of tokens, of wanted rows and of cache positions.
@@ -162,14 +182,14 @@ def export_decoder(
 
     Args:
         config, schemes, router, experts: as `Decoder` takes them.
-        early_prior: what gives the prior from the model's own first layers, which run without experts for
-            it; its weights are called `prior.<parameter>`.
+        prior: what gives the prior: from the model's own first layers, which run without experts for it,
+            or from an encoder's own tokens. Its weights are called `prior.<parameter>`.
         cache: the cache's scheme.
 
     Raises:
         UsageError: when the cache's scheme cannot hold this model's heads.
-        GemError: when `early_prior` asks for layers that there are not, or gives something else than a
-            number for each expert.
+        GemError: when `prior` asks for layers that there are not, or gives something else than a number
+            for each expert.
     """
     check_cache_scheme(cache, config)
     with torch.device("meta"):
@@ -181,8 +201,8 @@ def export_decoder(
         tokens, rows = torch.zeros(5, dtype=torch.int32), torch.zeros(3, dtype=torch.int32)
         placement = torch.zeros(5, PLACEMENT_FIELDS, dtype=torch.int32)
         priors = [torch.zeros(5, len(experts.names))] if experts is not None else []
-        if early_prior is not None:
-            tensors = _tensors(early_prior.module, PRIOR)
+        if prior is not None:
+            tensors = _tensors(prior.module, PRIOR)
             weights |= {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     count = torch.export.Dim("tokens", min=1, max=config.context_length)
     wanted = torch.export.Dim("rows", min=1, max=config.context_length)
@@ -200,12 +220,12 @@ def export_decoder(
     inputs = (tokens, placement, rows, priors, caches, weights)
     with torch.no_grad():
         program = torch.export.export(_Stateless(decoder), inputs, dynamic_shapes=dynamic)
-    early = None
-    if early_prior is not None:
+    asking = None
+    if prior is not None:
         names = () if experts is None else experts.names
         known = {name: dynamic[name] for name in (*PRIOR_INPUTS, "caches", "weights")}
         read = (tokens, placement, caches, weights)
-        early = _export_early(decoder, early_prior, read, known, names)
+        asking = _export_prior(decoder, prior, read, known, names)
     routes = None
     if priors and decoder.last_router >= 0:
         known = {name: dynamic[name] for name in ("tokens", "placement", "caches", "weights")}
@@ -217,26 +237,25 @@ def export_decoder(
         program=program,
         weights=tuple(weights),
         call_inputs=len(CALL_INPUTS) + len(priors),
-        prior=early,
+        prior=asking,
         routes=routes,
     )
 
 
-def _export_early(
+def _export_prior(
     decoder: Decoder,
-    early_prior: EarlyPrior,
+    prior: PriorNetwork,
     inputs: tuple[Any, ...],
     dynamic: dict[str, Any],
     experts: tuple[str, ...],
 ) -> torch.export.ExportedProgram:
-    layers = early_prior.layers
-    if not 0 <= layers <= decoder.config.layers:
-        raise GemError(
-            f"the prior wants to read {layers} layers of a model that has {decoder.config.layers}"
-        )
-    early = _StatelessEarly(_Early(decoder, layers, early_prior.module).eval())
+    module = _prior_module(decoder, prior)
+    if not isinstance(module, _StatelessEarly):
+        # An encoder knows only so many positions.
+        count = torch.export.Dim("tokens", min=1, max=prior.longest)
+        dynamic = dynamic | {"tokens": {0: count}, "placement": {0: count}}
     with torch.no_grad():
-        program = torch.export.export(early, inputs, dynamic_shapes=dynamic)
+        program = torch.export.export(module.eval(), inputs, dynamic_shapes=dynamic)
     output = next(node for node in program.graph.nodes if node.op == "output")
     given = tuple(output.args[0][-1].meta["val"].shape)
     if given != (len(experts),):
@@ -245,6 +264,18 @@ def _export_early(
             f"{len(experts)} experts"
         )
     return program
+
+
+def _prior_module(decoder: Decoder, prior: PriorNetwork) -> nn.Module:
+    from gemcore.routing import EncoderPrior
+
+    if isinstance(prior, EncoderPrior):
+        return _StatelessEncoder(prior.module)
+    if not 0 <= prior.layers <= decoder.config.layers:
+        raise GemError(
+            f"the prior wants to read {prior.layers} layers of a model that has {decoder.config.layers}"
+        )
+    return _StatelessEarly(_Early(decoder, prior.layers, prior.module))
 
 
 def _of_prior(name: str) -> bool:

@@ -36,7 +36,7 @@ from gemcore.compiler.kernels import (
 from gemcore.compiler.kernels.vector import LANES
 from gemcore.errors import GemError
 from gemcore.models.config import ModelConfig
-from gemcore.packing import GROUP, get_scheme
+from gemcore.packing import GROUP, TILE, get_scheme
 from gemcore.runtime.executor import FORWARD, PRIOR, ROUTES
 
 Converter = Callable[[fx.Node, Any], Any]
@@ -46,8 +46,8 @@ def lower(exported: ExportedDecoder, config: ModelConfig, isa: InstructionSet) -
     """Relax module with the function `forward(tokens, placement, rows[, prior], (caches, weights))`.
 
     A model with a router has another one, `routes(tokens, placement, priors, (caches, weights))`, and one
-    whose first layers give the prior has `prior(tokens, placement, (caches, weights))`, all with the very
-    same caches and weights.
+    whose first layers or whose encoder give the prior has `prior(tokens, placement, (caches, weights))`, all
+    with the very same caches and weights.
 
     Raises GemError when the router uses a torch operation that TVM's importer does not know, and for
     a model whose sizes the kernels cannot cut into vectors.
@@ -266,9 +266,14 @@ class _Lowering:
 
     def _embedding(self, node: fx.Node, importer: Any) -> Any:
         ids, packed, scheme, hidden = importer.retrieve_args(node)
-        key = (get_scheme(scheme), self.config.vocabulary_size, hidden)
+        key = (get_scheme(scheme), self._rows(packed), hidden)
         out = relax.TensorType((ids.ty.shape[0], hidden), "float32")
         return self._call(importer, embedding.embedding, key, [ids, packed], out)
+
+    def _rows(self, packed: Any) -> int:
+        """Rows of an embedding: the model's, or those of an encoder of another size, filled up."""
+        tiles, rows = int(packed.ty.shape[0]), self.config.vocabulary_size
+        return rows if -(-rows // TILE) == tiles else tiles * TILE
 
     def _rope_append(self, node: fx.Node, importer: Any) -> Any:
         """`rope_append` as torch writes it once mutation is made explicit: (queries, keys, values)."""
@@ -294,9 +299,13 @@ class _Lowering:
 
     def _attention(self, make: Callable[..., Any], node: fx.Node, importer: Any) -> Any:
         queries, keys, values, placement = importer.retrieve_args(node)
-        out = _like(queries, self.config.heads * self.config.head_dim)
+        # An encoder has heads of its own.
+        heads, width = (int(queries.ty.shape[axis]) for axis in (1, 2))
+        kv_heads = int(keys.ty.shape[0])
+        config = attrs.evolve(self.config, heads=heads, kv_heads=kv_heads, head_dim=width)
+        out = _like(queries, heads * width)
         arguments = [queries, keys, values, placement]
-        return self._call(importer, make, (self.config,), arguments, out)
+        return self._call(importer, make, (config,), arguments, out)
 
     def _routed_lora(self, make: Callable[..., Any], node: fx.Node, importer: Any) -> Any:
         """In the order of the operation's arguments, of which the kernel writes to `y`."""

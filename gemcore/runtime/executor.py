@@ -29,7 +29,7 @@ FORWARD = "forward"
 """Name of the function of a compiled model that every one has."""
 
 PRIOR = "prior"
-"""Name of the function that a model has whose own first layers give the prior over its experts."""
+"""Name of the function that a model has whose first layers, or encoder, give the prior over experts."""
 
 ROUTES = "routes"
 """Name of the function that a model with a router has, which says which experts work for which token."""
@@ -60,10 +60,11 @@ class Executor(Protocol):
         placement: npt.NDArray[np.int32],
         cache: KVCache,
     ) -> npt.NDArray[np.float32]:
-        """The prior over the experts `[experts]` float32 of one text, from the model's first layers.
+        """The prior over the experts `[experts]` float32 of one text.
 
-        Only for models that were compiled with an early prior. Writes the part of `cache` that belongs to
-        those layers.
+        Only for models that were compiled with one. From the model's first layers: writes the part of
+        `cache` that belongs to those. Or from an encoder, whose own `tokens` these are: it uses neither
+        `placement` nor `cache`.
         """
         ...
 
@@ -155,7 +156,7 @@ class NativeExecutor:
         placement: npt.NDArray[np.int32],
         cache: KVCache,
     ) -> npt.NDArray[np.float32]:
-        """Ask the model's first layers for the prior; see `Executor.prior`."""
+        """Ask the model's first layers, or its encoder, for the prior; see `Executor.prior`."""
         if self._prior is None:
             self._prior = load_function(
                 self.library, PRIOR, pooled=False, instrument=self._instrument

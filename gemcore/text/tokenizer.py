@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from gemcore.models.checkpoint import TextData
 
 
-def _load(tokenizer_json: str) -> Backend:
+def load_backend(tokenizer_json: str) -> Backend:
+    """The library's tokenizer of a `tokenizer.json`, which neither cuts nor pads.
+
+    Raises FormatError when the file is not valid.
+    """
     from tokenizers import Tokenizer as Backend
 
     try:
@@ -94,7 +98,7 @@ class Tokenizer:
         With `source`, `text` need not be kept for the tokenizer's sake.
         """
         return cls(
-            backend=_load(text.tokenizer_json),
+            backend=load_backend(text.tokenizer_json),
             source=source or (lambda: text.tokenizer_json),
             bos_token=text.bos_token,
             eos_token=text.eos_token,
@@ -105,7 +109,7 @@ class Tokenizer:
     @classmethod
     def from_json(cls, tokenizer_json: str) -> Tokenizer:
         """A tokenizer from the text of a `tokenizer.json`; FormatError when it is not valid."""
-        return cls(backend=_load(tokenizer_json), source=lambda: tokenizer_json)
+        return cls(backend=load_backend(tokenizer_json), source=lambda: tokenizer_json)
 
     def release(self) -> None:
         """Give back the memory of what encodes; the next text to encode takes a moment to load it again.
@@ -143,7 +147,7 @@ class Tokenizer:
         backend = self._backend
         if backend is None:
             assert self.source is not None
-            backend = self._backend = _load(self.source())
+            backend = self._backend = load_backend(self.source())
         return backend
 
     @property

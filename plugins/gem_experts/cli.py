@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "list": ("gem_experts.cli_list:list_command", "List the experts of a set."),
         "show": ("gem_experts.cli_show:show_command", "Show an expert's card."),
         "add": ("gem_experts.cli_add:add_command", "Add an expert, or a LoRA adapter, to a set."),
+        "score": ("gem_experts.cli_score:score_command", "Measure experts on their own domain."),
         "remove": ("gem_experts.cli_remove:remove_command", "Remove an expert from a set."),
     }
 )

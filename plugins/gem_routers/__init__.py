@@ -66,4 +66,6 @@ def gem_routers() -> Iterator[RouterRecord]:
         summary="the weights that the caller gives with a request; for measurements",
         loader="gem_routers.oracle:OracleRouter",
         options=(_EXPERTS,),
+        # A run that knows which expert is right tells this router; see `gem eval suite`.
+        capabilities=frozenset({"labelled"}),
     )

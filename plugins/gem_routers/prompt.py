@@ -22,7 +22,7 @@ from gemcore.errors import UsageError
 
 if TYPE_CHECKING:
     from gemcore.experts.expert_set import ExpertSet
-    from gemcore.routing import EarlyPrior
+    from gemcore.routing import PriorNetwork
 
 
 class LikeliestExpert(nn.Module):
@@ -61,7 +61,7 @@ class PromptRouter:
         """The choice, at the first layer with deltas."""
         return LikeliestExpert(self._confidence) if layer == first_layer(self.experts()) else None
 
-    def prior_network(self) -> EarlyPrior:
+    def prior_network(self) -> PriorNetwork:
         """SCAR's early prior; UsageError where none was fitted."""
         network = self._scar.prior_network()
         if network is None:

@@ -21,7 +21,7 @@ def gem_routers() -> Iterator[RouterRecord]:
             Option(
                 name="prior",
                 type=str,
-                choices=("early", "none"),
+                choices=("early", "encoder", "none"),
                 help="what reads the prompt beforehand; as fitted if not given",
             ),
             Option(

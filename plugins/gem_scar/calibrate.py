@@ -1,8 +1,8 @@
 """Thresholds: how sure a router must be, told from texts that it has not seen and kinds it does not know.
 
-Benchmarks are left out in turns. What they hold is labelled, but unfamiliar, and there routers are often
-wrong and no less sure. Half of what thresholds are chosen on is of that kind: so what is uncertain takes
-the general path.
+Benchmarks are left out in turns. Half of what thresholds are chosen on is of that kind, and there the
+general path counts as right: the experts themselves have learned these benchmarks, so what they would save
+on texts that are really new cannot be told from them. What is unfamiliar takes the general path.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gem_scar.attention import ClusterAttention, ScarSettings
 from gem_scar.gather import Gathered
+from gem_scar.prior import certainty
 from gem_scar.train import Clusters
 from gemcore.models import float_ops
 
@@ -29,14 +30,18 @@ class Trial:
     Attributes:
         clusters: the trained cluster attention.
         data: texts that it was not trained on.
-        logits: of the prior for those texts, float32 `[texts, experts + 1]`.
+        owners: float32 `[sources, experts]`: whose texts those of a source are.
+        logits: of the prior for those texts, float32 `[texts, sources]`.
         known: whether texts of the same sources were trained on.
+        encoder_logits: the same as `logits` of the sentence encoder's prior, where that is fitted.
     """
 
     clusters: Clusters
     data: Gathered
+    owners: Tensor
     logits: Tensor
     known: bool
+    encoder_logits: Tensor | None = None
 
 
 def held_out_texts(data: Gathered, share: float) -> Tensor:
@@ -66,36 +71,52 @@ def source_folds(data: Gathered, folds: int) -> Iterator[Tensor]:
             yield left_out
 
 
-def calibrate_prior(trials: list[Trial], experts: int) -> tuple[float, float]:
-    """Temperature and logit of the general path that make the prior's shares true.
+@attrs.frozen(kw_only=True)
+class PriorSettings:
+    """Of `gem_scar.prior.SourceClassifier`: see there."""
 
-    Where the likeliest expert is of no use, the general path counts as right. Both numbers minimise the
-    cross-entropy (temperature scaling, arXiv 1706.04599; a fixed logit against the experts' is a
-    threshold on their free energy, arXiv 2010.03759).
+    temperature: float
+    slope: float
+    offset: float
 
-    Returns:
-        Temperature, and the logit before division by it.
+
+def calibrate_prior(trials: list[Trial]) -> PriorSettings:
+    """Temperature, slope and offset that make the prior's shares true, by cross-entropy.
+
+    The general path counts as right on what is unfamiliar, and where the likeliest expert is of no use.
     """
-    logits = torch.cat([trial.logits[:, :experts] for trial in trials])
     weights = _level([torch.full((len(t.logits),), float(t.known)) for t in trials])
-    targets = torch.cat([_targets(t.data, t.logits[:, :experts]) for t in trials])
+    parts = weights.split([len(trial.logits) for trial in trials])
+    targets = [_targets(trial, trial.logits.softmax(-1) @ trial.owners) for trial in trials]
     log_temperature = torch.nn.Parameter(torch.tensor(0.0))
-    general = torch.nn.Parameter(logits.logsumexp(-1).mean() - 1)
-    optimizer = torch.optim.Adam([log_temperature, general], lr=0.05)
+    slope, offset = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(0.0))
+    optimizer = torch.optim.Adam([log_temperature, slope, offset], lr=0.05)
     for _ in range(_ROUNDS):
-        whole = torch.cat([logits, general.expand(len(logits), 1)], 1) / log_temperature.exp()
-        losses = torch.nn.functional.cross_entropy(whole, targets, reduction="none")
-        loss = (losses * weights).sum()
+        loss = torch.zeros(())
+        for trial, target, weight in zip(trials, targets, parts, strict=True):
+            found = _shares(trial, log_temperature.exp(), slope, offset)
+            whole = torch.cat([found, 1 - found.sum(-1, keepdim=True)], 1)
+            chosen = whole.gather(1, target[:, None])[:, 0]
+            loss = loss - (chosen.clamp(min=1e-6).log() * weight).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return float(log_temperature.detach().exp()), float(general.detach())
+    return PriorSettings(
+        temperature=float(log_temperature.detach().exp()),
+        slope=float(slope.detach()),
+        offset=float(offset.detach()),
+    )
 
 
-def prior_shares(logits: Tensor, temperature: float, general: float) -> Tensor:
-    """The prior of texts from its logits `[texts, experts + 1]`: float32 `[texts, experts]`."""
-    whole = torch.cat([logits[:, :-1], torch.full_like(logits[:, :1], general)], 1)
-    return torch.softmax(whole / temperature, dim=-1)[:, :-1]
+def prior_shares(trial: Trial, settings: PriorSettings) -> Tensor:
+    """The prior of a trial's texts: float32 `[texts, experts]`."""
+    values = (settings.temperature, settings.slope, settings.offset)
+    return _shares(trial, *(torch.tensor(value) for value in values))
+
+
+def _shares(trial: Trial, temperature: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    shares = torch.softmax(trial.logits / temperature, dim=-1)
+    return (shares @ trial.owners) * torch.sigmoid(slope * certainty(shares) + offset)
 
 
 def calibrate_clusters(
@@ -107,7 +128,7 @@ def calibrate_clusters(
         found = trial.clusters.distances(trial.data.states)
         owners = trial.data.owners
         shares = torch.softmax(-found / start.temperature, -1) @ trial.clusters.values
-        targets.append(_targets(trial.data, shares, owners))
+        targets.append(_targets(trial, shares, owners))
         distances.append(found)
         groups.append(trial.clusters.values)
         biases.append(prior[owners])
@@ -173,9 +194,11 @@ def outcome(trials: list[Trial], priors: list[Tensor], settings: ScarSettings) -
 
     Returns:
         For each of `known` and `unfamiliar`: weight of the text's own expert (`right`) and of others
-        (`wrong`), what the weights save (`saved`) and what they lose (`lost`).
+        (`wrong`), what the weights save (`saved`) and what they lose (`lost`). On what is unfamiliar, all
+        weights lose as much as the right ones save on what is known.
     """
     found: dict[str, list[Tensor]] = {}
+    cost = _typical_saving(trials)
     for trial, prior in zip(trials, priors, strict=True):
         clusters = trial.clusters
         module = ClusterAttention(
@@ -187,7 +210,7 @@ def outcome(trials: list[Trial], priors: list[Tensor], settings: ScarSettings) -
         labels = trial.data.labels[owners]
         whole = torch.cat([weights, torch.zeros_like(weights[:, :1])], 1)
         right = whole.gather(1, labels[:, None])[:, 0]
-        saved = saving(trial.data, weights)
+        saved = saving(trial.data, weights) if trial.known else -cost * weights.sum(-1)
         kind = "known" if trial.known else "unfamiliar"
         for name, values in (
             ("right", right),
@@ -211,11 +234,29 @@ def saving(data: Gathered, weights: Tensor) -> Tensor:
     return (weights * signs[data.owners]).sum(-1)
 
 
-def _targets(data: Gathered, shares: Tensor, owners: Tensor | None = None) -> Tensor:
+def _typical_saving(trials: list[Trial]) -> float:
+    """What its own expert saves on a known text, at full weight: the mean where it saves anything."""
+    means = [_own_saving(trial.data) for trial in trials if trial.known]
+    saved = torch.cat(means)
+    return float(saved[saved > 0].mean()) if bool((saved > 0).any()) else 0.0
+
+
+def _own_saving(data: Gathered) -> Tensor:
+    labels = data.labels[data.owners]
+    if data.gains is None:
+        return torch.ones(len(labels))
+    own = torch.cat([data.gains, torch.zeros_like(data.gains[:, :1])], 1)[data.owners]
+    return own.gather(1, labels[:, None])[:, 0]
+
+
+def _targets(trial: Trial, shares: Tensor, owners: Tensor | None = None) -> Tensor:
     """The likeliest expert where it is of use, else the number of experts: int64 `[n]`."""
     chosen = shares.argmax(-1)
+    general = torch.full_like(chosen, shares.shape[1])
+    if not trial.known:
+        return general
     owners = torch.arange(len(chosen)) if owners is None else owners
-    return torch.where(data.useful(chosen, owners), chosen, shares.shape[1])
+    return torch.where(trial.data.useful(chosen, owners), chosen, general)
 
 
 def _level(known: list[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gem_suite.licences import CHOICES
+from gemcore.errors import UsageError
 
 if TYPE_CHECKING:
     from gemcore.experts.expert_set import ExpertSet
@@ -56,6 +57,11 @@ _PATH = click.Path(path_type=Path)
     "--steps", type=click.IntRange(1), help="Steps of training; the router's own if not given."
 )
 @click.option("--layer", type=click.IntRange(0), help="The layer whose tokens are routed.")
+@click.option(
+    "--prior",
+    type=click.Choice(("early", "encoder")),
+    help="encoder: fit the prior of a sentence encoder as well, which is fetched (84 MB) if need be.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def fit_router(
     *,
@@ -68,6 +74,7 @@ def fit_router(
     items: int,
     steps: int | None,
     layer: int | None,
+    prior: str | None,
     seed: int,
 ) -> None:
     """Fit a router to the experts of a set, on the train items of the benchmarks.
@@ -75,7 +82,7 @@ def fit_router(
     The domain of a benchmark says which expert its items are for; items of a domain without an expert
     are for the general path. The result is written beside the experts.
     """
-    from gem_scar.examples import benchmark_examples, general_examples
+    from gem_scar.examples import benchmark_examples, everyday_examples, general_examples
     from gem_suite.folders import data_folder
     from gemcore.experts.library import open_set
     from gemcore.options import parse_words
@@ -86,6 +93,10 @@ def fit_router(
     if choice is not None:
         asked = type(asked)(asked.name, {**asked.options, "experts": choice})
     selection = host.select("router", asked)
+    if prior is not None and selection.name != "scar":
+        raise UsageError(
+            f"--prior is for router 'scar': router '{selection.name}' has none to choose"
+        )
     router = host.create(selection)
     experts = open_set(selection.options.get("experts"), host)
     if "fit" not in selection.record.capabilities:
@@ -102,9 +113,10 @@ def fit_router(
             licences=licences,
         )
     )
+    examples += everyday_examples()
     for path in general:
         examples += general_examples(path, items, seed)
-    given = {"seed": seed, "steps": steps, "layer": layer}
+    given = {"seed": seed, "steps": steps, "layer": layer, "prior": prior}
     _fit(router, examples, {name: value for name, value in given.items() if value is not None})
 
 
@@ -116,7 +128,7 @@ def domains_of(experts: ExpertSet) -> dict[str, str]:
     return found
 
 
-def _fit(router: Any, examples: list[Any], options: dict[str, int]) -> None:
+def _fit(router: Any, examples: list[Any], options: dict[str, Any]) -> None:
     """Fit with progress and options where the router takes them (`fit_examples`), else plainly."""
     from gemcore.cli.display import StepDisplay
 

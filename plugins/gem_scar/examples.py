@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 GENERAL = "none"
 """The label of texts that no expert is for."""
 
+EVERYDAY = "everyday.txt"
+"""The file of GEM's own examples for the general path, one a line."""
+
 _CHOICES = ("multiple_choice", "classification")
 
 
@@ -32,6 +36,7 @@ class Example:
         source: the benchmark or file that it comes from: what it has in common with its like.
         licence: of the source; empty where nobody said.
         pair: a prompt and its right answer, where there is one: what experts are to foresee.
+        chat: the text is what a user says in a chat, and is read in the model's chat template.
     """
 
     text: str
@@ -39,6 +44,7 @@ class Example:
     source: str
     licence: str = ""
     pair: tuple[str, str] | None = None
+    chat: bool = False
 
 
 def benchmark_examples(
@@ -52,8 +58,8 @@ def benchmark_examples(
 ) -> tuple[Example, ...]:
     """Texts of the train items of every benchmark below `root`.
 
-    Every other text is the item alone (its context, text and question), the others stand in the prompt
-    form of the suite: so that neither is unfamiliar, and the form alone decides nothing.
+    In turns a text is the item alone (its context, text and question), the item in the prompt form of the
+    suite, and the item as said in a chat: so that none is unfamiliar, and the form alone decides nothing.
 
     Args:
         root: the data folder, as for `gem eval suite`.
@@ -92,11 +98,18 @@ def benchmark_examples(
         chosen = random.Random(f"{seed} {name}").sample(documents, min(items, len(documents)))
         label = experts.get(folder.domain, GENERAL)
         for i, document in enumerate(chosen):
-            text = prompt_text(benchmark, document) if i % 2 else raw_text(document)
+            form = i % 3
+            text = prompt_text(benchmark, document) if form == 1 else raw_text(document)
             if text.strip():
-                pair = answered(benchmark, document) if i % 2 else None
                 found.append(
-                    Example(text=text, label=label, source=name, licence=licence, pair=pair)
+                    Example(
+                        text=text,
+                        label=label,
+                        source=name,
+                        licence=licence,
+                        pair=answered(benchmark, document) if form == 1 else None,
+                        chat=form == 2,
+                    )
                 )
     if not found:
         raise UsageError(
@@ -149,6 +162,16 @@ def general_examples(path: Path, items: int, seed: int) -> tuple[Example, ...]:
         raise UsageError(f"{path} holds no text")
     chosen = random.Random(f"{seed} {path.name}").sample(paragraphs, min(items, len(paragraphs)))
     return tuple(Example(text=text, label=GENERAL, source=path.name) for text in chosen)
+
+
+def everyday_examples() -> tuple[Example, ...]:
+    """What people say to a model every day, which is no domain's: for the general path, twice each."""
+    texts = files("gem_scar").joinpath(EVERYDAY).read_text(encoding="utf-8").splitlines()
+    return tuple(
+        Example(text=text, label=GENERAL, source=EVERYDAY, licence="Apache-2.0", chat=chat)
+        for text in texts
+        for chat in (True, False)
+    )
 
 
 def sources_of(examples: Iterable[Example]) -> list[dict[str, str | int]]:

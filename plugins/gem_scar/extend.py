@@ -9,8 +9,18 @@ import attrs
 import numpy as np
 import torch
 
+from gem_scar import encoder_files
 from gem_scar.clusters import centroids
-from gem_scar.fitted import FittedRouter, Floats, read_fitted, tensor, write_fitted
+from gem_scar.embed import embed
+from gem_scar.fitted import (
+    FittedRouter,
+    Floats,
+    read_fitted,
+    tensor,
+    with_encoder,
+    write_fitted,
+)
+from gem_scar.gather import ignore
 from gem_scar.hidden_states import FirstLayers, base_checkpoint
 from gem_scar.prior import pooled
 from gem_scar.router import NAME, routing_layer, setting
@@ -66,9 +76,13 @@ def without(fitted: FittedRouter, name: str) -> FittedRouter:
     tensors = dict(fitted.tensors)
     tensors["keys"] = tensors["keys"][kept]
     tensors["values"] = np.delete(values[kept], place, axis=1)
-    for part in ("prior.weight", "prior.bias"):
-        if part in tensors:
-            tensors[part] = np.delete(tensors[part], place, axis=0)
+    for prior in ("prior", "encoder"):
+        if f"{prior}.owners" in tensors:
+            owners = tensors[f"{prior}.owners"]
+            others = owners[:, place] == 0
+            for part in ("weight", "bias"):
+                tensors[f"{prior}.{part}"] = tensors[f"{prior}.{part}"][others]
+            tensors[f"{prior}.owners"] = np.delete(owners[others], place, axis=1)
     return attrs.evolve(
         fitted,
         experts=tuple(other for other in fitted.experts if other != name),
@@ -103,23 +117,41 @@ def _extended(
     tensors = dict(fitted.tensors)
     tensors["keys"], tensors["values"] = np.concatenate([keys, new]), np.concatenate([grown, rows])
     if "prior.weight" in tensors:
-        size = tensors["prior.weight"].shape[1]
-        mean = tensor(fitted, "prior.mean", (size,), folder)
-        deviation = tensor(fitted, "prior.deviation", (size,), folder)
-        row, bias = prior_row(
-            torch.stack(means).mean(0).numpy(),
-            mean,
-            deviation,
-            setting(fitted, "prior_typical", float, folder),
-        )
-        tensors["prior.weight"] = np.insert(tensors["prior.weight"], place, row, axis=0)
-        tensors["prior.bias"] = np.insert(tensors["prior.bias"], place, bias)
+        _add_row(tensors, "prior", place, torch.stack(means), fitted, folder)
+    if "encoder.weight" in tensors:
+        points = embed(texts, encoder_files.minilm_files(), ignore)
+        _add_row(tensors, "encoder", place, points, with_encoder(fitted, folder), folder)
     return attrs.evolve(
         fitted,
         experts=experts.names,
         sha256=tuple(expert.digest for expert in experts.experts),
         tensors=tensors,
     )
+
+
+def _add_row(
+    tensors: dict[str, Floats],
+    name: str,
+    place: int,
+    points: torch.Tensor,
+    fitted: FittedRouter,
+    folder: Path | None,
+) -> None:
+    """Give the classifier `name` a source for a new expert, told from points `[texts, width]`."""
+    size = tensors[f"{name}.weight"].shape[1]
+    row, bias = prior_row(
+        points.mean(0).numpy(),
+        tensor(fitted, f"{name}.mean", (size,), folder),
+        tensor(fitted, f"{name}.deviation", (size,), folder),
+        setting(fitted, "prior_typical", float, folder),
+    )
+    sources = len(tensors[f"{name}.weight"])
+    owners = tensor(fitted, f"{name}.owners", (sources, len(fitted.experts)), folder)
+    grown = np.insert(owners, place, 0, axis=1)
+    own = np.eye(grown.shape[1], dtype=np.float32)[[place]]
+    tensors[f"{name}.weight"] = np.concatenate([tensors[f"{name}.weight"], row[None]])
+    tensors[f"{name}.bias"] = np.append(tensors[f"{name}.bias"], np.float32(bias))
+    tensors[f"{name}.owners"] = np.concatenate([grown, own])
 
 
 def prior_row(new: Floats, mean: Floats, deviation: Floats, typical: float) -> tuple[Floats, float]:

@@ -1,9 +1,10 @@
-"""Fitting SCAR and its early prior to the experts of a set."""
+"""Fitting SCAR and its priors to the experts of a set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 import torch
@@ -21,7 +22,7 @@ from gem_scar.calibrate import (
 )
 from gem_scar.examples import Example, check_labels, sources_of
 from gem_scar.fit_options import FitOptions
-from gem_scar.fitted import FittedRouter, write_fitted
+from gem_scar.fitted import FittedRouter, Floats, write_fitted
 from gem_scar.gains import answer_gains
 from gem_scar.gather import Gathered, Progress, gather, ignore
 from gem_scar.hidden_states import base_checkpoint
@@ -54,7 +55,7 @@ def fit_set(
 
     Raises:
         UsageError: too few examples, unknown labels, or a base that is not the experts'.
-        GemError: the file cannot be written.
+        GemError: the file cannot be written, or the encoder cannot be fetched.
     """
     options = options or FitOptions()
     check_labels(examples, experts.names)
@@ -122,57 +123,126 @@ def fit_data(
     data: Gathered, experts: ExpertSet, options: FitOptions, progress: Progress = ignore
 ) -> tuple[FittedRouter, list[str]]:
     """Fit on gathered states; see `fit_set`."""
-    count = len(experts.names)
     held_out = held_out_texts(data, options.held_out)
     if not held_out.any():
         raise UsageError(
             "the examples are too few to choose thresholds: at least three of some source are needed"
         )
-    trials = [_trial(data, ~held_out, held_out, True, count, options, progress)]
+    owners = _owners(data, len(experts.names))
+    trials = [_trial(data, ~held_out, held_out, True, owners, options, progress)]
     for left_out in source_folds(data, options.folds):
         step_options = attrs.evolve(options, steps=max(1, options.steps // 2))
-        trials.append(_trial(data, ~left_out, left_out, False, count, step_options, progress))
+        trials.append(_trial(data, ~left_out, left_out, False, owners, step_options, progress))
     whole = torch.ones_like(held_out)
-    last = _trial(data, whole, whole, True, count, options, progress)
-    temperature, general = calibrate_prior(trials, count)
-    priors = [prior_shares(trial.logits, temperature, general) for trial in trials]
-    start = ScarSettings(temperature=last.clusters.temperature)
-    settings = calibrate_clusters(trials, priors, start)
-    settings, report = choose_tau(trials, priors, settings, options.penalty)
-    weight, bias = train_prior(data, count + 1, options)
-    if not bool((data.labels == count).any()):
-        weight[count], bias[count] = 0.0, general
+    last = _trial(data, whole, whole, True, owners, options, progress)
+    settings, tensors, lines = _early(trials, data, options, last.clusters.temperature)
+    if data.embedded is not None:
+        own, more, said = _encoder(trials, data, options, last.clusters.temperature)
+        settings, tensors, lines = settings | {"encoder": own}, tensors | more, lines + said
     fitted = FittedRouter(
         router=NAME,
         base=experts.base,
         experts=experts.names,
         sha256=tuple(expert.digest for expert in experts.experts),
-        settings={
-            **attrs.asdict(settings),
-            "layer": options.layer,
-            "prior_layers": min(options.prior_layers, options.layer),
-            "prior_temperature": temperature,
-            "prior_longest": options.longest,
-            "prior_typical": float(trials[0].logits[:, :count].amax(-1).mean()),
-            "options": attrs.asdict(options),
-        },
+        settings={**settings, "layer": options.layer, "options": attrs.asdict(options)},
         tensors={
             "query": last.clusters.query.numpy(),
             "keys": last.clusters.keys.numpy(),
             "values": last.clusters.values.numpy(),
-            "prior.weight": weight.numpy(),
-            "prior.bias": bias.numpy(),
-            "prior.mean": data.pooled.mean(0).numpy(),
-            "prior.deviation": data.pooled.std(0).clamp(min=1e-6).numpy(),
+            **tensors,
         },
     )
-    right = trials[0].logits[:, :count].argmax(-1) == trials[0].data.labels
-    lines = [
-        f"{len(data.labels)} texts, {len(data.states)} states of tokens",
-        f"prior on held-out texts: {float(right.float().mean()):.1%} right",
-        *(f"on texts, {name}: {value:.3f}" for name, value in report.items()),
-    ]
-    return fitted, lines
+    return fitted, [f"{len(data.labels)} texts, {len(data.states)} states of tokens", *lines]
+
+
+def _early(
+    trials: list[Trial], data: Gathered, options: FitOptions, temperature: float
+) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
+    """Settings, tensors and a report of the early prior, and of what works best with it."""
+    settings, lines = _calibrated(trials, options, temperature)
+    return (
+        {
+            **settings,
+            "prior_layers": min(options.prior_layers, options.layer),
+            "prior_longest": options.longest,
+        },
+        _classifier("prior", data.pooled, data, trials[0].owners, options),
+        lines,
+    )
+
+
+def _encoder(
+    trials: list[Trial], data: Gathered, options: FitOptions, temperature: float
+) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
+    """The same of the prior of the sentence encoder."""
+    assert data.embedded is not None
+    theirs = [attrs.evolve(trial, logits=trial.encoder_logits) for trial in trials]
+    settings, lines = _calibrated(theirs, options, temperature)
+    return (
+        {**settings, "model": data.encoder},
+        _classifier("encoder", data.embedded, data, trials[0].owners, options),
+        [f"with the encoder: {line}" for line in lines],
+    )
+
+
+def _calibrated(
+    trials: list[Trial], options: FitOptions, temperature: float
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings that suit a prior's logits, and a report."""
+    prior = calibrate_prior(trials)
+    priors = [prior_shares(trial, prior) for trial in trials]
+    settings = calibrate_clusters(trials, priors, ScarSettings(temperature=temperature))
+    settings, report = choose_tau(trials, priors, settings, options.penalty)
+    familiar = trials[0]
+    labels = familiar.data.labels
+    experts = familiar.owners.shape[1]
+    likeliest = (familiar.logits.softmax(-1) @ familiar.owners).argmax(-1)
+    right = (likeliest == labels)[labels < experts]
+    return (
+        {
+            **attrs.asdict(settings),
+            **{f"prior_{name}": value for name, value in attrs.asdict(prior).items()},
+            "prior_typical": float(familiar.logits.amax(-1).mean()),
+        },
+        [
+            f"prior on held-out texts: {float(right.float().mean()):.1%} right",
+            *(
+                f"prior's weight on texts, {n}: {v:.3f}"
+                for n, v in _weights(trials, priors).items()
+            ),
+            *(f"on texts, {name}: {value:.3f}" for name, value in report.items()),
+        ],
+    )
+
+
+def _weights(trials: list[Trial], priors: list[Tensor]) -> dict[str, float]:
+    """Mean sum of the prior's shares on known and on unfamiliar texts."""
+    found: dict[str, list[Tensor]] = {}
+    for trial, prior in zip(trials, priors, strict=True):
+        found.setdefault("known" if trial.known else "unfamiliar", []).append(prior.sum(-1))
+    return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}
+
+
+def _classifier(
+    name: str, points: Tensor, data: Gathered, owners: Tensor, options: FitOptions
+) -> dict[str, Floats]:
+    """A classifier's tensors, with where its points lie, which a later expert's row is made from."""
+    weight, bias = train_prior(points, data.sources, len(owners), options.decay)
+    return {
+        f"{name}.weight": weight.numpy(),
+        f"{name}.bias": bias.numpy(),
+        f"{name}.owners": owners.numpy(),
+        f"{name}.mean": points.mean(0).numpy(),
+        f"{name}.deviation": points.std(0).clamp(min=1e-6).numpy(),
+    }
+
+
+def _owners(data: Gathered, experts: int) -> Tensor:
+    """Whose texts those of each source are: float32 `[sources, experts]`; none's for the general path."""
+    count = int(data.sources.max()) + 1
+    labels = torch.full((count,), experts)
+    labels[data.sources.flip(0)] = data.labels.flip(0)
+    return torch.nn.functional.one_hot(labels, experts + 1)[:, :experts].float()
 
 
 def _trial(
@@ -180,12 +250,24 @@ def _trial(
     train: torch.Tensor,
     test: torch.Tensor,
     known: bool,
-    experts: int,
+    owners: Tensor,
     options: FitOptions,
     progress: Progress,
 ) -> Trial:
     seen, rest = data.of_texts(train), data.of_texts(test)
     name = "training" if known else "training without some benchmarks"
-    clusters = train_clusters(seen, experts, options, partial(progress, name))
-    weight, bias = train_prior(seen, experts + 1, options)
-    return Trial(clusters=clusters, data=rest, logits=rest.pooled @ weight.T + bias, known=known)
+    clusters = train_clusters(seen, owners.shape[1], options, partial(progress, name))
+    count = len(owners)
+    weight, bias = train_prior(seen.pooled, seen.sources, count, options.decay)
+    encoder_logits = None
+    if seen.embedded is not None and rest.embedded is not None:
+        theirs = train_prior(seen.embedded, seen.sources, count, options.decay)
+        encoder_logits = rest.embedded @ theirs[0].T + theirs[1]
+    return Trial(
+        clusters=clusters,
+        data=rest,
+        owners=owners,
+        logits=rest.pooled @ weight.T + bias,
+        known=known,
+        encoder_logits=encoder_logits,
+    )

@@ -22,7 +22,8 @@ class FitOptions:
         balance: weight of the term that keeps an expert's clusters all in use.
         language_model: weight of the term that lowers the loss of answers, per nat.
         answers: answers of each source that experts are measured on; 0: none, and labels decide alone.
-        decay: L2 penalty of the early prior.
+        decay: L2 penalty of the priors.
+        prior: `early`, or `encoder` to fit the prior of the sentence encoder as well.
         prior_layers: after how many layers the early prior reads.
         held_out: share of the texts that thresholds are chosen on.
         folds: rounds in which some benchmarks are left out, to see what is unfamiliar.
@@ -41,8 +42,9 @@ class FitOptions:
     rate: float = 0.003
     balance: float = 0.02
     language_model: float = 1.0
-    answers: int = 8
+    answers: int = 6
     decay: float = 1e-2
+    prior: str = "early"
     prior_layers: int = 2
     held_out: float = 0.15
     folds: int = 4

@@ -137,6 +137,21 @@ def read_fitted_for(experts: ExpertSet, router: str) -> tuple[ExpertSet, FittedR
     return experts, fitted
 
 
+def with_encoder(fitted: FittedRouter, folder: Path | None) -> FittedRouter:
+    """A fitted router with the settings that were chosen for the encoder's prior in place of the others.
+
+    Raises:
+        UsageError: it was fitted without the encoder.
+    """
+    settings = fitted.settings.get("encoder")
+    if not isinstance(settings, dict) or "encoder.weight" not in fitted.tensors:
+        raise UsageError(
+            f"{fitted_path(folder or Path(), fitted.router)} was fitted without the encoder: use "
+            "prior=early, or fit the router again with gem experts fit-router --prior encoder"
+        )
+    return attrs.evolve(fitted, settings={**fitted.settings, **settings})
+
+
 def _header(content: bytes, path: Path) -> dict[str, Any]:
     # Bounds and form of the file's own header were checked when the tensors were mapped.
     length = int.from_bytes(content[:8], "little")

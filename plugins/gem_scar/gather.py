@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import torch
 from torch import Tensor
 
+from gem_scar import encoder_files
+from gem_scar.embed import embed
 from gem_scar.examples import GENERAL, Example
 from gem_scar.fit_options import FitOptions
 from gem_scar.hidden_states import FirstLayers
@@ -33,6 +36,9 @@ class Gathered:
         owners: int64 `[points]`: which text a state is from.
         gains: float32 `[texts, experts]`: by how many nats a token each expert lowers the loss of answers
             to texts of this source; None where it was not measured.
+        embedded: float32 `[texts, width]`, what the sentence encoder makes of each text; None where it was
+            not asked.
+        encoder: digest of its weights.
     """
 
     labels: Tensor
@@ -41,6 +47,8 @@ class Gathered:
     states: Tensor
     owners: Tensor
     gains: Tensor | None = None
+    embedded: Tensor | None = None
+    encoder: str = ""
 
     def of_texts(self, chosen: Tensor) -> Gathered:
         """The texts where bool `chosen` `[texts]` is true, with their states."""
@@ -53,6 +61,8 @@ class Gathered:
             states=self.states[points],
             owners=place[self.owners[points]],
             gains=None if self.gains is None else self.gains[chosen],
+            embedded=None if self.embedded is None else self.embedded[chosen],
+            encoder=self.encoder,
         )
 
     def useful(self, choices: Tensor, owners: Tensor) -> Tensor:
@@ -76,7 +86,7 @@ def gather(
     options: FitOptions,
     progress: Progress = ignore,
 ) -> Gathered:
-    """Run the first layers over the examples.
+    """Run the first layers over the examples, and the sentence encoder where the options ask for it.
 
     Args:
         checkpoint: the base model.
@@ -84,12 +94,18 @@ def gather(
         experts: in the order of the weights.
         options: which layers, and how much of each text.
         progress: called with the name of the step, the texts done and all texts.
+
+    Raises GemError when the encoder cannot be fetched.
     """
+    files = None
+    if options.prior == "encoder":
+        files = encoder_files.minilm_files(partial(progress, "fetching the encoder"))
     layer, prior_layers = options.layer, min(options.prior_layers, options.layer)
     net = FirstLayers(checkpoint, layer, options.longest)
     generator = torch.Generator().manual_seed(options.seed)
+    read = [net.chat_tokens(e.text) if e.chat else net.tokens(e.text) for e in examples]
     found = net.states(
-        [net.tokens(example.text) for example in examples],
+        read,
         (prior_layers, layer),
         lambda done, total: progress("reading texts", done, total),
     )
@@ -107,4 +123,8 @@ def gather(
         pooled=torch.stack(means),
         states=torch.cat(states),
         owners=torch.tensor(owners),
+        embedded=None
+        if files is None
+        else embed([net.text(tokens) for tokens in read], files, progress),
+        encoder="" if files is None else files.digest,
     )

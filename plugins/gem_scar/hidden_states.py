@@ -14,6 +14,7 @@ from gemcore.models.cache_layout import KEY_BLOCK
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.decoder import Decoder, dense_schemes, load_weights, new_caches
 from gemcore.models.weights import dense_weights
+from gemcore.text.chat import ChatTemplate
 from gemcore.text.tokenizer import Tokenizer
 
 PASS_TOKENS = 512
@@ -35,6 +36,7 @@ class FirstLayers:
         self.config = attrs.evolve(whole, layers=min(layers + 1, whole.layers), tied_head=True)
         self.layers, self.longest = layers, longest
         self._tokenizer = Tokenizer.from_text_data(checkpoint.text)
+        self._template = ChatTemplate.from_text_data(checkpoint.text)
         with torch.device("meta"):
             self._decoder = Decoder(
                 self.config, dense_schemes(self.config), float_arithmetic=True
@@ -44,6 +46,20 @@ class FirstLayers:
     def tokens(self, text: str) -> list[int]:
         """The token ids of a text, as a prompt would begin, cut to `longest`; at least one."""
         return (self._tokenizer.encode_prompt(text) or [0])[: self.longest]
+
+    def chat_tokens(self, text: str) -> list[int]:
+        """The token ids of a chat that a user begins with a text, cut to `longest`.
+
+        A model without a chat template reads the text as it is.
+        """
+        if self._template.source is None:
+            return self.tokens(text)
+        said = [{"role": "user", "content": text}]
+        return self._template.encode(self._tokenizer, said)[: self.longest]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of tokens without control tokens: what a sentence encoder gets to read."""
+        return self._tokenizer.decode(tokens)
 
     def norm(self, residual: Tensor) -> Tensor:
         """The attention norm of the layer after the last one that was run: what its router reads."""

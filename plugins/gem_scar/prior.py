@@ -1,4 +1,4 @@
-"""The early prior: what a prompt is about, told from the base model's own first layers."""
+"""Priors: what a prompt is about, told from the base model's own first layers, or by a sentence encoder."""
 
 from __future__ import annotations
 
@@ -8,29 +8,89 @@ from torch import Tensor, nn
 from gemcore.models import ops
 
 
-class PooledClassifier(nn.Module):
-    """A linear classifier of the mean and the spread of a prompt's hidden states.
+class SourceClassifier(nn.Module):
+    """What kind of text it is, by a linear map of its features, and so which experts it is for.
 
-    That is statistics pooling (D. Snyder and others, "X-vectors", ICASSP 2018). The last class is the
-    general path; what it gets, the experts lack.
+    Its classes are the sources that it was fitted on, benchmarks for example, of which every expert owns
+    some and the general path the rest. Sources rather than experts, because they tell what is familiar: a
+    text like none of them is spread over many, even where most of those belong to one expert. With `sure`
+    the sum of the squared shares of the sources (the chance that two draws agree; Simpson, 1949), an
+    expert's share is that of its sources times `sigmoid(slope * log(sure / (1 - sure)) + offset)`; what the
+    experts lack is the general path's.
 
     Args:
-        weight: float32 `[experts + 1, 2 * hidden]`, for mean and spread.
-        bias: float32 `[experts + 1]`.
+        weight: float32 `[sources, width]`.
+        bias: float32 `[sources]`.
+        owners: float32 `[sources, experts]`: 1 where a source is an expert's.
         temperature: the logits are divided by it (arXiv 1706.04599), so that the shares can be
             believed.
+        slope, offset: of the logistic function of the certainty.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        owners: Tensor,
+        temperature: float = 1.0,
+        slope: float = 0.0,
+        offset: float = 20.0,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.T.contiguous(), requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
-        self.temperature = temperature
+        self.owners = nn.Parameter(owners.contiguous(), requires_grad=False)
+        self.temperature, self.slope, self.offset = temperature, slope, offset
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`features` float32 `[width]` to shares float32 `[experts]`, with a sum of at most 1."""
+        logits = ops.linear_f32(features[None], self.weight) + self.bias
+        shares = torch.softmax(logits / self.temperature, dim=-1)
+        gate = torch.sigmoid(self.slope * certainty(shares) + self.offset)
+        return (ops.linear_f32(shares, self.owners) * gate)[0]
+
+
+class PooledClassifier(nn.Module):
+    """A classifier of the mean and the spread of a prompt's hidden states.
+
+    That is statistics pooling (D. Snyder and others, "X-vectors", ICASSP 2018).
+
+    Args:
+        classifier: of features `[2 * hidden]`, mean and spread.
+    """
+
+    def __init__(self, classifier: SourceClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
 
     def forward(self, states: Tensor) -> Tensor:
         """`states` float32 `[tokens, hidden]` of one prompt to its prior, float32 `[experts]`."""
-        logits = ops.linear_f32(pooled(states)[None], self.weight)[0] + self.bias
-        return torch.softmax(logits / self.temperature, dim=-1)[:-1]
+        found: Tensor = self.classifier(pooled(states))
+        return found
+
+
+class EmbeddingClassifier(nn.Module):
+    """A classifier of a text's embedding.
+
+    Args:
+        encoder: from token ids to a vector `[width]`, such as `gem_scar.encoder.MiniLM`.
+        classifier: of that vector.
+    """
+
+    def __init__(self, encoder: nn.Module, classifier: SourceClassifier) -> None:
+        super().__init__()
+        self.encoder, self.classifier = encoder, classifier
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`tokens` int32 `[tokens]` of one prompt to its prior, float32 `[experts]`."""
+        found: Tensor = self.classifier(self.encoder(tokens))
+        return found
+
+
+def certainty(shares: Tensor) -> Tensor:
+    """`log(sure / (1 - sure))` of shares `[texts, sources]`, `sure` their sum of squares: `[texts, 1]`."""
+    sure = shares.square().sum(-1, keepdim=True)
+    return torch.log(sure.clamp(min=1e-6)) - torch.log((1 - sure).clamp(min=1e-6))
 
 
 def pooled(states: Tensor) -> Tensor:

@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gem_scar.fitted import FittedRouter, fitted_path, open_experts, read_fitted_for, tensor
+from gem_scar.fitted import (
+    FittedRouter,
+    fitted_path,
+    open_experts,
+    read_fitted_for,
+    tensor,
+    with_encoder,
+)
 from gemcore.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -16,8 +23,9 @@ if TYPE_CHECKING:
 
     from gem_scar.attention import ScarSettings
     from gem_scar.examples import Example
+    from gem_scar.prior import SourceClassifier
     from gemcore.experts.expert_set import ExpertSet
-    from gemcore.routing import EarlyPrior
+    from gemcore.routing import EarlyPrior, EncoderPrior, PriorNetwork
 
 NAME = "scar"
 
@@ -32,7 +40,7 @@ class ScarRouter:
 
     Args:
         experts: a set's name or its folder; None for the default set.
-        prior: `early` or `none`.
+        prior: `early`, `encoder` or `none`.
         top_p, max_experts, tau, hard: see `gem_scar.attention.ScarSettings`.
     """
 
@@ -50,7 +58,7 @@ class ScarRouter:
         self._given = {name: value for name, value in given.items() if value is not None}
 
     def prior(self, prompt: str) -> Sequence[float] | None:
-        """Have no opinion on text alone: the prior network reads hidden states."""
+        """Have no opinion here: the prior comes from a network in the compiled model."""
         return None
 
     def experts(self) -> ExpertSet:
@@ -69,11 +77,18 @@ class ScarRouter:
             return None
         return cluster_attention(fitted, self.experts().folder, self._given)
 
-    def prior_network(self) -> EarlyPrior | None:
-        """The early prior, unless `prior=none` was asked for or none was fitted."""
+    def prior_network(self) -> PriorNetwork | None:
+        """What gives the prior, unless `prior=none` was asked for or none was fitted.
+
+        Raises:
+            UsageError: the prior that was asked for was not fitted.
+            GemError: the encoder cannot be fetched.
+        """
         experts, fitted = self._fitted
         if self._prior == "none":
             return None
+        if self._prior == "encoder":
+            return encoder_prior(fitted, experts.folder)
         if "prior.weight" not in fitted.tensors:
             if self._prior == "early":
                 raise UsageError(
@@ -157,7 +172,10 @@ class ScarRouter:
 
     @cached_property
     def _fitted(self) -> tuple[ExpertSet, FittedRouter]:
-        return read_fitted_for(open_experts(self._choice), NAME)
+        experts, fitted = read_fitted_for(open_experts(self._choice), NAME)
+        if self._prior == "encoder":
+            fitted = with_encoder(fitted, experts.folder)
+        return experts, fitted
 
 
 def routing_layer(fitted: FittedRouter, folder: Path | None) -> int:
@@ -230,26 +248,74 @@ def cluster_attention(
     )
 
 
-def early_prior(fitted: FittedRouter, folder: Path | None) -> EarlyPrior:
-    """The early prior, from a fitted file.
+def classifier(
+    fitted: FittedRouter, name: str, width: int | None, folder: Path | None
+) -> SourceClassifier:
+    """The classifier of the prior `name`, from a fitted file.
+
+    Args:
+        fitted: the file.
+        name: `prior` for the early one, or `encoder`.
+        width: of its features; None where any will do.
+        folder: of the set.
 
     Raises:
         FormatError: a tensor or setting is missing or not as it must be.
     """
     import torch
 
+    from gem_scar.prior import SourceClassifier
+
+    weight = tensor(fitted, f"{name}.weight", (None, width), folder)
+    bias = tensor(fitted, f"{name}.bias", (len(weight),), folder)
+    owners = tensor(fitted, f"{name}.owners", (len(weight), len(fitted.experts)), folder)
+    settings = [
+        setting(fitted, f"prior_{part}", float, folder)
+        for part in ("temperature", "slope", "offset")
+    ]
+    return SourceClassifier(*map(torch.from_numpy, (weight, bias, owners)), *settings)
+
+
+def early_prior(fitted: FittedRouter, folder: Path | None) -> EarlyPrior:
+    """The early prior, from a fitted file.
+
+    Raises:
+        FormatError: a tensor or setting is missing or not as it must be.
+    """
     from gem_scar.prior import PooledClassifier
     from gemcore.routing import EarlyPrior
 
-    bias = tensor(fitted, "prior.bias", (len(fitted.experts) + 1,), folder)
-    weight = tensor(fitted, "prior.weight", (bias.shape[0], None), folder)
-    module = PooledClassifier(
-        torch.from_numpy(weight),
-        torch.from_numpy(bias),
-        setting(fitted, "prior_temperature", float, folder),
-    )
+    module = PooledClassifier(classifier(fitted, "prior", None, folder))
     return EarlyPrior(
         layers=setting(fitted, "prior_layers", int, folder),
         module=module,
         longest=setting(fitted, "prior_longest", int, folder),
+    )
+
+
+def encoder_prior(fitted: FittedRouter, folder: Path | None) -> EncoderPrior:
+    """The encoder's prior, from a fitted file that `with_encoder` gave; the encoder is fetched if need be.
+
+    Raises:
+        FormatError: a tensor or setting is missing or not as it must be.
+        GemError: the encoder cannot be fetched.
+    """
+    from gem_scar import encoder_files
+    from gem_scar.encoder import SCHEME
+    from gem_scar.prior import EmbeddingClassifier
+    from gemcore.routing import EncoderPrior
+
+    files = encoder_files.minilm_files()
+    model = setting(fitted, "model", str, folder)
+    if model != files.digest:
+        raise FormatError(
+            f"{fitted_path(folder or Path(), NAME)} was fitted with another encoder ({model:.12}…) than "
+            f"this GEM has ({files.digest:.12}…): fit the router again"
+        )
+    module = EmbeddingClassifier(
+        files.network(SCHEME),
+        classifier(fitted, "encoder", files.shape.hidden_size, folder),
+    )
+    return EncoderPrior(
+        module=module, tokenizer_json=files.tokenizer_json(), longest=files.shape.longest
     )

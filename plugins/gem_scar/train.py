@@ -12,6 +12,9 @@ from gem_scar.clusters import centroids
 from gem_scar.fit_options import FitOptions
 from gem_scar.gather import Gathered
 
+NEVER = -1e9
+"""A logit that no softmax gives a share."""
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Clusters:
@@ -127,15 +130,21 @@ def _imbalance(mass: Tensor, groups: Tensor) -> Tensor:
     return terms.sum() / groups.shape[1]
 
 
-def train_prior(data: Gathered, classes: int, options: FitOptions) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression of pooled states with an L2 penalty, by L-BFGS.
+def train_prior(points: Tensor, sources: Tensor, count: int, decay: float) -> tuple[Tensor, Tensor]:
+    """Logistic regression of features `[texts, width]` to their sources, for `SourceClassifier`.
 
-    Classes without examples get logits of 0.
+    Args:
+        points: float32 `[texts, width]`.
+        sources: int64 `[texts]`.
+        count: how many sources there are; those without texts are never likely.
+        decay: L2 penalty.
 
     Returns:
-        Weight `[classes, 2 * hidden]` and bias `[classes]`, for states as they are pooled.
+        Weight `[count, width]` and bias `[count]`, for features as they are.
     """
-    return logistic_regression(data.pooled, data.labels, classes, options.decay)
+    weight, bias = logistic_regression(points, sources, count, decay)
+    present = torch.bincount(sources, minlength=count) > 0
+    return weight, torch.where(present, bias, NEVER)
 
 
 def train_head(data: Gathered, classes: int, options: FitOptions) -> tuple[Tensor, Tensor]:

@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gem_suite.runner_engine import CLUSTERS
-from gemcore.cli.build_options import open_for_command, read_recipe
+from gem_study.cli_options import (
+    FILE,
+    Names,
+    Terminal,
+    colour,
+    model_options,
+    result_options,
+    run_options,
+    suite_settings,
+    terminal_width,
+    write_study,
+)
+from gem_study.cli_preservation import preservation
+from gem_study.cli_routing import routing
+from gemcore.cli.build_options import read_recipe
 from gemcore.cli.main import PluginGroup
 from gemcore.errors import UsageError
 
 if TYPE_CHECKING:
     from gem_study.records import Measured, Study
-    from gem_suite.runner import Progress
-    from gem_suite.runner_tasks import SuiteSettings
-    from gemcore.recipe import Recipe
-    from gemcore.session import Session
 
 PRECISIONS = "f16,q8-g32,q4a-g32,q4s-g32"
-# As in gem_tradeoff.bootstrap, whose NumPy `--help` need not load.
-RESAMPLES = 2000
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-
-
-class _Names(click.ParamType[tuple[str, ...]]):
-    """Names with commas between them."""
-
-    name = "NAME,…"
-
-    def convert(self, value: Any, *_: Any) -> tuple[str, ...]:
-        """Split at commas."""
-        if isinstance(value, tuple):
-            return value
-        return tuple(part.strip() for part in str(value).split(",") if part.strip())
 
 
 @click.group(cls=PluginGroup)
@@ -47,8 +36,12 @@ def study() -> None:
     """Measure several models and say what their difference is."""
 
 
+study.add_command(preservation)
+study.add_command(routing)
+
+
 @study.command()
-@click.argument("files", nargs=-1, type=_FILE, metavar="[RESULTS.json…]")
+@click.argument("files", nargs=-1, type=FILE, metavar="[RESULTS.json…]")
 @click.option(
     "--from",
     "from_files",
@@ -61,23 +54,8 @@ def study() -> None:
     show_default=True,
     help="The precisions, each as `gem run -q` takes it; the first is the reference.",
 )
-@click.option("-m", "--model", help="A known name, a .gguf file, a Hugging Face folder or Hub id.")
-@click.option("--recipe", "recipe_file", type=_FILE, help="A TOML file with more settings.")
-@click.option("--kv-cache", help="How keys and values are cached: 'f16' or 'q8'.")
-@click.option("--threads", type=int, help="Threads that compute; by default all cores.")
-@click.option("--context-length", type=int, help="The most tokens that are read together.")
-@click.option("--strict", is_flag=True, help="Fail where a weight cannot be quantized as asked.")
-@click.option("--data", type=_FOLDER, help="The folder of the benchmark data; else GEM_DATA.")
-@click.option("--domains", type=_Names(), default=(), help="Only these domains.")
-@click.option("--tasks", type=_Names(), default=(), help="Only these tasks.")
-@click.option("--limit", type=click.IntRange(2), help="The first so many items of each task.")
-@click.option("--shots", type=click.IntRange(0), help="Examples before each item.")
-@click.option("--chat-template", is_flag=True, help="Ask within the model's chat template.")
-@click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Share the work."
-)
-@click.option("--cluster", type=click.Choice(CLUSTERS), help="Have Ray spread the work.")
-@click.option("--restart", is_flag=True, help="Measure again what was measured already.")
+@model_options
+@run_options
 @click.option(
     "--variant",
     "variants",
@@ -87,29 +65,15 @@ def study() -> None:
     show_default=True,
     help="Scores of tasks, bits per byte of right answers, or of held-out text.",
 )
-@click.option("--leave-out", type=_Names(), default=(), help="Tasks not to count.")
+@click.option("--leave-out", type=Names(), default=(), help="Tasks not to count.")
 @click.option(
     "--bytes",
     "sizes",
-    type=_Names(),
+    type=Names(),
     default=(),
     help="With --from: bytes of each model's weights.",
 )
-@click.option(
-    "--resamples",
-    type=click.IntRange(100, 100_000),
-    default=RESAMPLES,
-    show_default=True,
-    help="Bootstrap resamples of the items.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of examples and resamples.",
-)
-@click.option("-o", "--output", type=_FOLDER, required=True, help="The folder of the results.")
+@result_options
 def compression(
     *,
     files: tuple[Path, ...],
@@ -157,7 +121,7 @@ def compression(
         run = StudyRun(
             recipe=recipe,
             precisions=split_precisions(quantizers),
-            settings=_settings(
+            settings=suite_settings(
                 data,
                 domains=domains,
                 tasks=tasks,
@@ -170,7 +134,7 @@ def compression(
             folder=output,
             restart=restart,
         )
-        measured, problems = run_precisions(run, _Terminal(strict=strict))
+        measured, problems = run_precisions(run, Terminal(strict=strict))
     found = study_compression(
         measured,
         variants=variants,
@@ -181,7 +145,7 @@ def compression(
     )
     _write(found, output)
     if problems:
-        from gem_study.runs import failure
+        from gem_study.subjects import failure
 
         raise failure(problems, output)
 
@@ -200,15 +164,6 @@ def _check(files: tuple[Path, ...], *, from_files: bool, sizes: tuple[str, ...])
         raise UsageError("--bytes is for --from: a study that runs the models knows their sizes")
 
 
-def _settings(data: Path | None, **options: Any) -> SuiteSettings:
-    from gem_suite.folders import data_folder
-    from gem_suite.runner_tasks import SuiteSettings
-
-    root = click.get_current_context().find_root()
-    no_plugins = bool(root.params.get("no_plugins"))
-    return SuiteSettings(data=data_folder(data), no_plugins=no_plugins, **options)
-
-
 def _bytes(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise UsageError(
@@ -217,44 +172,11 @@ def _bytes(word: str) -> int:
     return int(word)
 
 
-class _Terminal:
-    """What a run needs of the command line; see `gem_study.runs.Surroundings`."""
-
-    def __init__(self, *, strict: bool) -> None:
-        self._strict = strict
-
-    def open(self, recipe: Recipe) -> Session:
-        """Compile and open a model, with a display."""
-        return open_for_command(recipe, None, strict=self._strict)
-
-    def say(self, sentence: str) -> None:
-        """Write a line to stderr."""
-        click.echo(sentence, err=True)
-
-    def progress(self) -> AbstractContextManager[Progress]:
-        """The display of `gem eval suite`."""
-        from gem_suite.cli_progress import RunDisplay
-
-        return RunDisplay()
-
-
 def _write(found: Study, folder: Path) -> None:
     """Write the files, and the study to the terminal."""
-    import json
-
     from gem_study.page import study_page
     from gem_study.text import study_lines
-    from gem_tradeoff.cli import write_text
-    from gemcore.errors import GemError
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GemError(f"cannot make the folder {folder}: {error.strerror}") from error
-    content = json.dumps(found.to_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_text(folder / "study.json", content)
-    write_text(folder / "study.html", study_page(found))
-    # No colour where NO_COLOR asks for none (https://no-color.org); else as click decides.
-    colour = False if os.environ.get("NO_COLOR") else None
-    for line in study_lines(found, shutil.get_terminal_size().columns):
-        click.echo(line, color=colour)
+    write_study(found.to_json(), study_page(found), folder)
+    for line in study_lines(found, terminal_width()):
+        click.echo(line, color=colour())

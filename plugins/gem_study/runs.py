@@ -1,47 +1,21 @@
-"""Precisions through the suite, one after the other; what is there already is not done again."""
+"""The precisions of a study of compression, through the suite."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
-from gem_study.records import Measured
-from gem_study.sources import file_name, model_size
-from gem_suite.runner import SuiteRun, run_suite
-from gem_suite.runner_engine import Workforce, compiled_work
-from gem_suite.runner_tasks import SuiteSettings, load_planned, prepare, suite_plans
-from gem_suite.store import journal_path
+from gem_study.records import Measured, ModelSize
+from gem_study.subjects import Bench, Subject, Surroundings, check_names, measure_all
+from gem_suite.runner_engine import Workforce
+from gem_suite.runner_tasks import SuiteSettings, suite_plans
 from gem_tradeoff.results import read_results
-from gemcore import __version__
-from gemcore.errors import GemError, UsageError
+from gemcore.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-
-    from gem_suite.runner import Progress
-    from gem_suite.runner_model import ModelDescription
     from gemcore.recipe import Recipe
-    from gemcore.session import Session
-
-
-class Surroundings(Protocol):
-    """What a run needs of whoever asked for it."""
-
-    def open(self, recipe: Recipe) -> Session:
-        """Compile a model where it is not compiled yet, and open it."""
-        ...
-
-    def say(self, sentence: str) -> None:
-        """Tell the user what happens."""
-        ...
-
-    def progress(self) -> AbstractContextManager[Progress]:
-        """Shows how a run of the suite goes on."""
-        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -66,11 +40,7 @@ class StudyRun:
 
 
 def run_precisions(run: StudyRun, surroundings: Surroundings) -> tuple[list[Measured], list[str]]:
-    """Measure every precision.
-
-    Each has a result file of its own, and a journal while it is measured. The same call goes on
-    where it was interrupted, and leaves alone what was finished, provided that model, tasks and
-    settings are the same.
+    """Measure every precision; see `gem_study.subjects.measure_all`.
 
     Returns:
         The precisions with their results, and tasks that failed, as sentences.
@@ -81,36 +51,21 @@ def run_precisions(run: StudyRun, surroundings: Surroundings) -> tuple[list[Meas
     """
     recipes = checked_recipes(run)
     suite_plans(run.settings)
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GemError(f"cannot make the folder {run.folder}: {error.strerror}") from error
-    measured: list[Measured] = []
-    problems: list[str] = []
-    hashes: dict[str, str] | None = None
-    for number, (label, recipe) in enumerate(recipes.items(), start=1):
-        place = f"precision {number} of {len(recipes)}, {label}"
-        surroundings.say(place)
-        session = surroundings.open(recipe)
-        output = run.folder / file_name(label)
-        model, work = compiled_work(
-            session, run.settings, run.workforce, context_length=recipe.run.context_length
+    bench = Bench(
+        settings=run.settings, workforce=run.workforce, folder=run.folder, restart=run.restart
+    )
+    subjects = [Subject(label=label, recipe=recipe) for label, recipe in recipes.items()]
+    measurements, problems = measure_all(subjects, bench, surroundings, "precision")
+    measured = [
+        Measured(
+            label=one.label,
+            results=read_results(one.output),
+            size=ModelSize(
+                bytes=one.model.weights_bytes, bits_per_weight=one.model.bits_per_weight
+            ),
         )
-        if output.exists() and not run.restart and not journal_path(output).exists():
-            hashes = _request_hashes(run.settings) if hashes is None else hashes
-            finished = _is_finished(output, model, run.settings, hashes)
-        else:
-            finished = False
-        if finished:
-            surroundings.say(f"{place}: measured already, see {output}")
-        else:
-            suite = SuiteRun(settings=run.settings, model=model, output=output, restart=run.restart)
-            with surroundings.progress() as progress:
-                results = run_suite(suite, work, progress)
-            problems += [f"{label}, {task}: {why}" for task, why in results["errors"].items()]
-        measured.append(
-            Measured(label=label, results=read_results(output), size=model_size(session.bundle))
-        )
+        for one in measurements
+    ]
     return measured, problems
 
 
@@ -136,48 +91,5 @@ def checked_recipes(run: StudyRun) -> dict[str, Recipe]:
             "the study sets precisions against the first one: name at least 2, for example "
             "--quantizers f16,q4a-g32"
         )
-    names = [file_name(precision) for precision in recipes]
-    if len(set(names)) < len(names):
-        raise UsageError(f"two precisions would share a result file: {', '.join(sorted(names))}")
+    check_names([Subject(label=label, recipe=r) for label, r in recipes.items()], "precision")
     return recipes
-
-
-def _request_hashes(settings: SuiteSettings) -> dict[str, str]:
-    """What would be asked today, by task; those that cannot be read are not there."""
-    return dict(_hashes(settings))
-
-
-def _hashes(settings: SuiteSettings) -> Iterator[tuple[str, str]]:
-    for plan in suite_plans(settings):
-        try:
-            yield plan.name, prepare(load_planned(plan, settings)).requests_digest
-        except GemError:
-            continue
-
-
-def _is_finished(
-    output: Path, model: ModelDescription, settings: SuiteSettings, hashes: dict[str, str]
-) -> bool:
-    """Whether a file is what this run would write again."""
-    try:
-        found = json.loads(output.read_text(encoding="utf-8"))
-        config = found["config"]
-        return bool(
-            found["errors"] == {}
-            and found["gem_version"] == __version__
-            and found["task_hashes"] == hashes
-            and config["bundle"] == model.bundle
-            and config["model_args"] == {"context_length": model.context_length}
-            and all(config[name] == value for name, value in settings.options().items())
-        )
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return False
-
-
-def failure(problems: list[str], folder: Path) -> GemError:
-    """The error at the end of a study of which some tasks failed."""
-    count = "1 task" if len(problems) == 1 else f"{len(problems)} tasks"
-    return GemError(
-        f"{count} failed and the study leaves them out: {problems[0]}; correct that and give the "
-        f"same command again, which repeats only what failed; the study is in {folder}"
-    )

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any
 from gem_study.records import Measured, ModelSize
 from gem_tradeoff.results import read_results
 from gemcore.errors import UsageError
-from gemcore.models.layout import weight_units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from gemcore.bundle import Bundle
 
 _PART = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^,"]|")+')
 _OPTION = re.compile(r"\s*[\w.-]+\s*=")
@@ -43,18 +40,6 @@ def file_name(precision: str) -> str:
     return re.sub(r"[^\w.=-]+", "-", precision).strip("-.") + ".json"
 
 
-def model_size(bundle: Bundle) -> ModelSize:
-    """How large the weights of a compiled model are."""
-    from gemcore.bundle import WEIGHTS
-
-    manifest = bundle.manifest
-    weights = sum(unit.parameters for unit in weight_units(manifest.config))
-    return ModelSize(
-        bytes=int(manifest.files[WEIGHTS]["size"]),
-        bits_per_weight=8 * int(manifest.quantization["bytes_after"]) / weights,
-    )
-
-
 def read_measured(paths: Sequence[Path], sizes: Sequence[int] = ()) -> tuple[Measured, ...]:
     """Result files that exist already, as parts of a study.
 
@@ -74,7 +59,7 @@ def read_measured(paths: Sequence[Path], sizes: Sequence[int] = ()) -> tuple[Mea
             "order"
         )
     results = [read_results(path) for path in paths]
-    configs = [_config(path) for path in paths]
+    configs = [result_config(path) for path in paths]
     labels = [_label(path, config) for path, config in zip(paths, configs, strict=True)]
     if len(set(labels)) < len(labels):
         labels = [path.stem for path in paths]
@@ -87,7 +72,7 @@ def read_measured(paths: Sequence[Path], sizes: Sequence[int] = ()) -> tuple[Mea
     )
 
 
-def _config(path: Path) -> dict[str, Any]:
+def result_config(path: Path) -> dict[str, Any]:
     """The settings in a result file that was checked already."""
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["config"]
     return config

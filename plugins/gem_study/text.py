@@ -25,7 +25,7 @@ def study_lines(study: Study, width: int = 80) -> Iterator[str]:
     yield ""
     rows = [["precision", "MB", "bits a weight", "compression"]]
     rows += [[one.label, *size_words(one)] for one in study.precisions]
-    yield from _table(rows)
+    yield from aligned(rows)
     for part in study.variants:
         sense = "fewer are better" if part.variant.lower_is_better else "more is better"
         yield ""
@@ -61,10 +61,10 @@ def _matrix(part: VariantStudy, width: int) -> Iterator[str]:
                 ),
             ]
         )
-    lines = list(_table(rows))
+    lines = list(aligned(rows))
     if any(len(click.unstyle(line)) > width for line in lines):
         rows[0] = ["change, %", *(str(number) for number in range(1, len(heads) + 1))]
-        lines = list(_table(rows))
+        lines = list(aligned(rows))
         yield from lines
         yield ", ".join(f"{number} {head}" for number, head in enumerate(heads, start=1))
     else:
@@ -78,7 +78,7 @@ def _measures(part: VariantStudy) -> Iterator[str]:
         words = scores_words(scores, part.variant.digits)
         rows.append([scores.label, *(value for value, _ in words)])
         rows.append(["", *(interval for _, interval in words)])
-    return _table(rows)
+    return aligned(rows)
 
 
 def _correlations(part: VariantStudy) -> Iterator[str]:
@@ -91,12 +91,12 @@ def _correlations(part: VariantStudy) -> Iterator[str]:
             reasons.append(cell.reason)
         else:
             rows.append([CORRELATION_TITLES[name], *plain_words(cell, digits=2, sign=True)])
-    yield from _table(rows)
+    yield from aligned(rows)
     for reason in dict.fromkeys(reasons):
         yield click.style(f"undefined: {reason}", fg="yellow")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """The first column to the left, the others to the right, the first row bold."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):

@@ -54,6 +54,11 @@ class _Names(click.ParamType[tuple[str, ...]]):
     "--no-calibration", is_flag=True, help="Leave out content-free prompts for classification."
 )
 @click.option(
+    "--bits-only",
+    is_flag=True,
+    help="Score nothing but bits per byte of the right answers; several times faster.",
+)
+@click.option(
     "--engine",
     type=click.Choice(ENGINES),
     default="compiled",
@@ -89,6 +94,7 @@ def suite(
     seed: int,
     chat_template: bool,
     no_calibration: bool,
+    bits_only: bool,
     engine: str,
     workers: int,
     cluster: str | None,
@@ -120,6 +126,7 @@ def suite(
         seed=seed,
         chat_template=chat_template,
         calibrate=not no_calibration,
+        bits_only=bits_only,
         no_plugins=bool(context.find_root().params.get("no_plugins")),
     )
     # Before a model is fetched or compiled for nothing.

@@ -38,6 +38,7 @@ class EagerEngine:
     """
 
     exact = False
+    experts: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -68,6 +69,10 @@ class EagerEngine:
     ) -> Iterator[tuple[Prior | None, Sequence[TokenPair]]]:
         """See `gem_suite.engines.Engine.groups`."""
         yield None, pairs
+
+    def for_domain(self, domain: str) -> EagerEngine:
+        """See `gem_suite.engines.Engine.for_domain`; there is nobody to tell."""
+        return self
 
     def _pass(
         self,

@@ -10,6 +10,7 @@ import attrs
 
 from gem_suite.engines import answer_prompts, score_pairs
 from gem_suite.engines_text import Encoder, fit
+from gem_suite.experts import prior_shares
 from gem_suite.requests import Outcome
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from gem_suite.engines import Engine
     from gem_suite.engines_text import Ids, TokenPair
+    from gem_suite.experts import Priors
     from gem_suite.requests import Request
 
     Likelihoods = Mapping[TokenPair, float]
@@ -30,10 +32,12 @@ class Answer:
     Attributes:
         outcome: for scoring.
         cut: how many of its texts were too long for the context, and lost their beginning.
+        prior: over the experts, that its context got; None where requests have none of their own.
     """
 
     outcome: Outcome
     cut: int = 0
+    prior: Mapping[str, float] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -78,10 +82,11 @@ def answer_requests(
     """
     encoder = Encoder(engine=engine, chat=chat)
     encoded = [_encode(encoder, request) for request in requests]
-    generated = _generate(encoder, requests, encoded)
+    seen: Priors | None = {} if engine.experts else None
+    generated = _generate(encoder, requests, encoded, seen)
     values = dict(known or {})
     values |= {pair: value for one in generated.values() for pair, value in one.scored.items()}
-    values |= _score(engine, [pair for one in encoded for pair in one.pairs], values)
+    values |= _score(engine, [pair for one in encoded for pair in one.pairs], values, seen)
     answers = []
     for number, (request, one) in enumerate(zip(requests, encoded, strict=True)):
         likelihoods = [values[pair] for pair in one.pairs]
@@ -92,9 +97,24 @@ def answer_requests(
             Answer(
                 outcome=Outcome(likelihoods=tuple(likelihoods), text=made.text),
                 cut=one.cut + made.cut,
+                prior=None if seen is None else _prior(engine, request, one, seen),
             )
         )
     return answers
+
+
+def _prior(
+    engine: Engine, request: Request, encoded: _Encoded, seen: Priors
+) -> dict[str, float] | None:
+    """The prior of a request's first context; a whole text has none, and nothing asked has none."""
+    if request.kind == "text" or not encoded.pairs:
+        return None
+    first = encoded.pairs[0]
+    if first[0] not in seen:
+        # Its likelihood was known already.
+        seen.update((first[0], prior) for prior, _ in engine.groups([first]))
+    prior = seen[first[0]]
+    return None if prior is None else prior_shares(prior, engine.experts)
 
 
 def shared_likelihoods(
@@ -135,20 +155,26 @@ def _encode(encoder: Encoder, request: Request) -> _Encoded:
 
 
 def _score(
-    engine: Engine, pairs: Iterable[TokenPair], known: Likelihoods
+    engine: Engine,
+    pairs: Iterable[TokenPair],
+    known: Likelihoods,
+    seen: Priors | None = None,
 ) -> dict[TokenPair, float]:
     """Log-likelihood of every pair that is not known; nothing at all is certain to follow."""
     distinct = {pair for pair in pairs if pair not in known}
     values = {pair: 0.0 for pair in distinct if not pair[1]}
     asked = sorted(distinct - values.keys(), key=lambda pair: (pair[0] + pair[1], len(pair[0])))
     if asked:
-        for pair, score in zip(asked, score_pairs(engine, asked), strict=True):
+        for pair, score in zip(asked, score_pairs(engine, asked, seen), strict=True):
             values[pair] = score.log_likelihood
     return values
 
 
 def _generate(
-    encoder: Encoder, requests: Sequence[Request], encoded: Sequence[_Encoded]
+    encoder: Encoder,
+    requests: Sequence[Request],
+    encoded: Sequence[_Encoded],
+    seen: Priors | None,
 ) -> dict[int, _Generated]:
     """By the request's number: what was generated, and scored with it."""
     groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
@@ -173,6 +199,7 @@ def _generate(
             references,
             max_tokens=max_tokens,
             stop=stop,
+            seen=seen,
         )
         for number, (prompt, cut), reference, (text, value) in zip(
             numbers, prompts, references, answers, strict=True

@@ -62,17 +62,27 @@ def compiled_work(
         context_length: the most tokens that a worker reads together; as the session was opened with.
     """
     from gem_suite.engines import CompiledEngine, EngineChoice
+    from gem_suite.experts import expert_domains, labelled_experts
     from gem_suite.runner import work_here
     from gem_suite.runner_model import describe_bundle
+    from gemcore.discovery import HostSettings
+    from gemcore.plugins import get_host
 
-    model = describe_bundle(session.bundle, session.context_length)
+    host = get_host(HostSettings.from_environment(no_plugins=settings.no_plugins))
+    manifest = session.bundle.manifest
+    model = attrs.evolve(
+        describe_bundle(session.bundle, session.context_length),
+        experts=expert_domains(manifest, host),
+    )
+    labelled = labelled_experts(manifest, host)
     if workforce.here:
-        return model, work_here(CompiledEngine(session), settings)
+        return model, work_here(CompiledEngine(session, labelled), settings)
     choice = EngineChoice(
         name="compiled",
         bundle=session.bundle.folder.absolute(),
         context_length=context_length,
         no_plugins=settings.no_plugins,
+        labelled=None if labelled is None else tuple(labelled.items()),
     )
     return model, _shared(choice, settings, workforce)
 

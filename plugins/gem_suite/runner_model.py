@@ -33,6 +33,7 @@ class ModelDescription:
         has_template: whether the model has a chat template.
         weights_bytes: size of the packed weights; None where nothing is packed.
         bits_per_weight: of the linear weights, on average.
+        experts: by name the domain of each; none where the model has none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelDescription:
     has_template: bool
     weights_bytes: int | None = None
     bits_per_weight: float | None = None
+    experts: Mapping[str, str] = attrs.Factory(dict)
 
 
 def describe_bundle(bundle: Bundle, context_length: int) -> ModelDescription:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from gem_suite.errors import TaskError
 from gem_suite.requests import digest
 from gem_suite.sources import all_benchmarks
 from gem_suite.tasks import load_task, plan_tasks
@@ -43,6 +44,7 @@ class SuiteSettings:
         chat_template: put prompts into the model's chat template.
         calibrate: ask with content-free prompts, too, where a benchmark has any.
         no_plugins: take benchmarks from no plugin but GEM's own.
+        bits_only: ask nothing but what bits per byte of the right answers need.
     """
 
     data: Path | None = None
@@ -55,6 +57,7 @@ class SuiteSettings:
     chat_template: bool = False
     calibrate: bool = True
     no_plugins: bool = False
+    bits_only: bool = False
 
     def options(self) -> dict[str, Any]:
         """What changes results, beside data and model."""
@@ -64,6 +67,8 @@ class SuiteSettings:
             "seed": self.seed,
             "chat_template": self.chat_template,
             "calibrate": self.calibrate,
+            # Absent otherwise, so that results from before there was a choice stay what they are.
+            **({"bits_only": True} if self.bits_only else {}),
         }
 
 
@@ -108,6 +113,7 @@ def load_planned(plan: TaskPlan, settings: SuiteSettings) -> Task:
         shots=settings.shots,
         seed=settings.seed,
         calibrate=settings.calibrate,
+        bits_only=settings.bits_only,
     )
 
 
@@ -115,9 +121,14 @@ def prepare(task: Task) -> PreparedTask:
     """Put a task's items into words once, to know what will be asked.
 
     Raises:
-        TaskError: there are not enough examples.
+        TaskError: there are not enough examples, or no item has an answer to score.
     """
     requests = [task.request(document) for document in task.documents]
+    if not any(request.pairs or request.kind == "text" for request in requests):
+        raise TaskError(
+            f"task '{task.benchmark.name}': none of its {len(requests)} items has a right answer among "
+            "what is asked: score more items, or leave the task out"
+        )
     asked = digest(requests)
     whole = hashlib.sha256(asked.encode())
     for document in task.documents:

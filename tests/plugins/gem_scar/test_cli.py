@@ -61,6 +61,16 @@ def test_it_fits_and_says_what_came_out(host, folder, data):
     assert fitted.settings["options"]["steps"] == 20
 
 
+def test_the_encoder_is_fitted_where_it_is_asked_for(host, folder, data, with_encoder):
+    words = ("--experts", folder, "--data", data, "--steps", 20, "--layer", 1)
+    result = run(*words, "--prior", "encoder")
+    assert result.exit_code == 0, result.output
+    assert "with the encoder: prior on held-out texts" in result.output
+    assert read_fitted(folder, "scar").settings["encoder"]["model"] == with_encoder.digest
+    with pytest.raises(UsageError, match="--prior is for router 'scar': router 'xlora' has none"):
+        run("--router", "xlora", *words, "--prior", "encoder")
+
+
 def test_any_router_can_be_fitted(host, folder, data):
     result = run("--router", "xlora", "--experts", folder, "--data", data, "--layer", 1)
     assert result.exit_code == 0, result.output
@@ -85,8 +95,9 @@ def test_only_data_that_may_be_passed_on_is_read_unless_all_is_asked_for(host, f
     words = ["--router", "scar", "--experts", folder, "--data", data, "--steps", 5, "--layer", 1]
     run(*words)
     kept = read_fitted(folder, "scar").settings["data"]
-    assert {source["name"]: source["licence"] for source in kept} == dict.fromkeys("acdef", "MIT")
+    licences = {source["name"]: source["licence"] for source in kept}
+    assert licences == {**dict.fromkeys("acdef", "MIT"), "everyday.txt": "Apache-2.0"}
     run(*words, "--licences", "all")
     everything = read_fitted(folder, "scar").settings["data"]
     assert {"name": "b", "licence": "CC BY-NC 4.0", "items": 8} in everything
-    assert len(everything) == 6
+    assert len(everything) == 7

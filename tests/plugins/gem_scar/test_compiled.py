@@ -6,7 +6,8 @@ import torch
 
 from gem_host.processor import choose_level
 from gem_scar.attention import ClusterAttention, ScarSettings
-from gem_scar.prior import PooledClassifier
+from gem_scar.prior import PooledClassifier, SourceClassifier
+from gem_scar.train import NEVER
 from gemcore.compiler import instructions
 from gemcore.compiler.build import build_library
 from gemcore.compiler.export import export_decoder
@@ -40,9 +41,14 @@ class Routed:
             ScarSettings(tau=0.98, radius=6.0, top_p=0.8, temperature=3.0),
         )
         self.prior = PooledClassifier(
-            torch.randn(EXPERTS + 1, 128, generator=generator) / 4,
-            torch.zeros(EXPERTS + 1),
-            temperature=2.0,
+            SourceClassifier(
+                torch.randn(5, 128, generator=generator) / 4,
+                torch.tensor([0.1, 0.0, -0.1, 0.2, NEVER]),
+                torch.eye(EXPERTS + 1)[[0, 1, 1, 3, 2]][:, :EXPERTS],
+                temperature=2.0,
+                slope=0.7,
+                offset=0.5,
+            )
         )
         routers, experts = [None, self.router, None], tiny_experts(self.config)
         names = [unit.name for unit in weight_units(self.config)]
@@ -56,7 +62,7 @@ class Routed:
         load_weights(self.decoder, {n: w for n, w in weights.items() if not n.startswith("prior.")})
         early = EarlyPrior(layers=1, module=self.prior)
         exported = export_decoder(
-            self.config, schemes, router=routers, experts=experts, early_prior=early
+            self.config, schemes, router=routers, experts=experts, prior=early
         )
         level = choose_level("auto")
         isa = getattr(instructions, level.kernels)

@@ -97,7 +97,10 @@ def test_a_new_expert_gets_keys_and_the_others_keep_their_bits(
     assert np.array_equal(after.tensors["query"], before.tensors["query"])
     assert np.array_equal(after.tensors["values"][:count, [0, 2]], before.tensors["values"])
     assert not after.tensors["values"][:count, 1].any()
-    assert np.array_equal(after.tensors["prior.weight"][[0, 2, 3]], before.tensors["prior.weight"])
+    assert np.array_equal(after.tensors["prior.weight"][:-1], before.tensors["prior.weight"])
+    owners = before.tensors["prior.owners"]
+    assert np.array_equal(after.tensors["prior.owners"][:-1, [0, 2]], owners)
+    assert after.tensors["prior.owners"][:, 1].tolist() == [0] * len(owners) + [1]
     router = ScarRouter(experts=str(rest))
     for i, label in enumerate(NAMES):
         assert int(weights_of(router, tiny, text(label, 1000))[0].argmax()) == i
@@ -147,7 +150,9 @@ def test_an_expert_that_has_gone_is_forgotten_and_the_others_keep_their_bits(fit
     kept = before.tensors["values"][:, 0] == 0
     assert np.array_equal(after.tensors["keys"], before.tensors["keys"][kept])
     assert np.array_equal(after.tensors["values"], before.tensors["values"][kept][:, 1:])
-    assert np.array_equal(after.tensors["prior.weight"], before.tensors["prior.weight"][1:])
+    others = before.tensors["prior.owners"][:, 0] == 0
+    assert np.array_equal(after.tensors["prior.weight"], before.tensors["prior.weight"][others])
+    assert after.tensors["prior.owners"].shape == (others.sum(), 2)
     assert after.settings == before.settings
     weights, prior = weights_of(ScarRouter(experts=str(fitted)), tiny, text("law", 1000))
     assert int(prior.argmax()) == int(weights.argmax()) == 0

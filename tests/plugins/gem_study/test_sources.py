@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gem_study.records import ModelSize
-from gem_study.sources import file_name, model_size, read_measured, split_precisions
+from gem_study.sources import file_name, read_measured, split_precisions
+from gem_suite.runner_model import describe_bundle
 from gemcore.errors import FormatError, UsageError
 from gemcore.options import parse_words
 
@@ -43,7 +44,8 @@ def test_file_names():
 
 
 def test_the_size_of_a_compiled_model(tiny_bundle):
-    size = model_size(tiny_bundle)
+    model = describe_bundle(tiny_bundle, 256)
+    size = ModelSize(bytes=model.weights_bytes, bits_per_weight=model.bits_per_weight)
     assert size.bytes == (tiny_bundle.folder / "weights.safetensors").stat().st_size
     # 4 bits, and a scale and a minimum of 16 bits for each 32; the head has 8 bits and a scale.
     assert 4 + 32 / 32 <= size.bits_per_weight <= 8.5 * 1.1
