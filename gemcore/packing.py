@@ -2,16 +2,25 @@
 
 Every scheme stores a linear weight `[out, in]` in tiles of 16 rows, so that one vector register
 holds one number of each row, whatever the machine. Quantized schemes also cut the rows into groups of
-32 values that share a scale; one tile of one group is a *block* of `block_bytes` consecutive bytes:
+32 or 64 values that share a scale; one tile of one group is a *block* of `block_bytes` consecutive bytes:
 
+`q2a-g64`  value = code * scale + minimum, codes 0..3       256 B codes, 16 scales, 16 minima (float16)
+`q3a-g32`  value = code * scale + minimum, codes 0..7       192 B codes, 16 scales, 16 minima (float16)
+`q3s-g32`  value = (code - 4) * scale, codes 0..7           192 B codes, 16 scales (float16)
 `q4a-g32`  value = code * scale + minimum, codes 0..15      256 B codes, 16 scales, 16 minima (float16)
 `q4s-g32`  value = (code - 8) * scale, codes 0..15          256 B codes, 16 scales (float16)
+`q5a-g32`  value = code * scale + minimum, codes 0..31      320 B codes, 16 scales, 16 minima (float16)
+`q5s-g32`  value = (code - 16) * scale, codes 0..31         320 B codes, 16 scales (float16)
+`q6-g32`   value = (code - 32) * scale, codes 0..63         384 B codes, 16 scales (float16)
 `q8-g32`   value = (code - 128) * scale, codes 1..255       512 B codes, 16 scales (float16)
 `f16`      value itself, [tiles, in, 16] float16
 
-Four-bit codes: for each 8 values of a group, 64 bytes hold 16 rows x 4 values in the low nibbles and
-the next 4 values in the high ones. Eight-bit codes: for each 4 values, 64 bytes of 16 rows x 4 values.
-Either way 64 bytes are one operand of a four-way integer dot product.
+The codes of a block are cut into *planes* of 8, 4, 2 or 1 bits, lowest bits first: a code of 5 bits has its
+lower four in a plane of 4 bits and its highest in one of 1 bit. Whatever the width, 16 rows x 4 values
+are 64 fields, the operand of a four-way integer dot product, and lie in 64 consecutive bytes: 64 bytes
+of a plane of 4 bits hold the operand of one dot product in their low nibbles and that of the next in
+the high ones, and those of a plane of 1 bit hold the operands of eight, lowest bits first. So unpacking
+is a shift and a mask of whole vectors.
 """
 
 from __future__ import annotations
@@ -28,11 +37,36 @@ TILE = 16
 """Rows that lie side by side in a block."""
 
 GROUP = 32
-"""Consecutive values of a row that share a scale."""
+"""Consecutive activations that share a scale; of a scheme's values as many, or a multiple."""
+
+DOTS = GROUP // 4
+"""Four-way dot products in a group of activations."""
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 Halves = npt.NDArray[np.float16]
+
+
+@attrs.frozen(kw_only=True)
+class CodePart:
+    """Where one plane's bits of the 64 codes (16 rows x 4 values) of a dot product lie.
+
+    Attributes:
+        start: the first of 64 bytes in the block, one for each code.
+        shift: lowest bit in the byte.
+        low: lowest bit in the code.
+        width: number of bits.
+    """
+
+    start: int
+    shift: int
+    low: int
+    width: int
+
+    @property
+    def mask(self) -> int:
+        """The bits as they lie when the lowest is at 0."""
+        return (1 << self.width) - 1
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +78,7 @@ class Scheme:
         bits: bits of one code.
         offset: subtracted from a code before scaling; 0 where the group has a minimum instead.
         has_minimum: groups store a minimum beside the scale.
+        group: consecutive values of a row that share a scale, a multiple of `GROUP`.
         grouped: False for `f16`, which has neither codes nor groups.
     """
 
@@ -51,12 +86,27 @@ class Scheme:
     bits: int
     offset: int = 0
     has_minimum: bool = False
+    group: int = GROUP
     grouped: bool = True
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of the codes in one block of 16 rows x 32 values."""
-        return TILE * GROUP * self.bits // 8
+        """Bytes of the codes in one block of 16 rows and one group."""
+        return TILE * self.group * self.bits // 8
+
+    def code_parts(self, dot: int) -> tuple[CodePart, ...]:
+        """Where the codes of the group's values `4 * dot` to `4 * dot + 3` lie, lowest bits first."""
+        parts = []
+        start = low = 0
+        for width in (8, 4, 2, 1):
+            if self.bits & width:
+                line, place = divmod(dot, 8 // width)
+                parts.append(
+                    CodePart(start=start + 64 * line, shift=place * width, low=low, width=width)
+                )
+                start += TILE * self.group * width // 8
+                low += width
+        return tuple(parts)
 
     @property
     def block_bytes(self) -> int:
@@ -66,14 +116,20 @@ class Scheme:
     @property
     def bits_per_weight(self) -> float:
         """Bits a weight, scales and minima included."""
-        return 8 * self.block_bytes / (TILE * GROUP) if self.grouped else float(self.bits)
+        return 8 * self.block_bytes / (TILE * self.group) if self.grouped else float(self.bits)
 
 
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
+        Scheme(name="q2a-g64", bits=2, has_minimum=True, group=64),
+        Scheme(name="q3a-g32", bits=3, has_minimum=True),
+        Scheme(name="q3s-g32", bits=3, offset=4),
         Scheme(name="q4a-g32", bits=4, has_minimum=True),
         Scheme(name="q4s-g32", bits=4, offset=8),
+        Scheme(name="q5a-g32", bits=5, has_minimum=True),
+        Scheme(name="q5s-g32", bits=5, offset=16),
+        Scheme(name="q6-g32", bits=6, offset=32),
         Scheme(name="q8-g32", bits=8, offset=128),
         Scheme(name="f16", bits=16, grouped=False),
     )
@@ -89,8 +145,8 @@ def get_scheme(name: str) -> Scheme:
 
 def fits(scheme: Scheme, shape: tuple[int, ...]) -> str | None:
     """Why a weight `[out, in]` cannot be stored in `scheme`, or None where it can."""
-    if scheme.grouped and shape[-1] % GROUP:
-        return f"its {shape[-1]} inputs are not a multiple of the group size {GROUP}"
+    if scheme.grouped and shape[-1] % scheme.group:
+        return f"its {shape[-1]} inputs are not a multiple of the group size {scheme.group}"
     return None
 
 
@@ -98,7 +154,7 @@ def packed_shape(scheme: Scheme, shape: tuple[int, int]) -> tuple[int, ...]:
     """Shape of the packed array of a weight `[out, in]`: uint8, or float16 for `f16`."""
     tiles = -(-shape[0] // TILE)
     if scheme.grouped:
-        return (tiles, shape[1] // GROUP, scheme.block_bytes)
+        return (tiles, shape[1] // scheme.group, scheme.block_bytes)
     return (tiles, shape[1], TILE)
 
 
@@ -108,8 +164,8 @@ class Quantized:
 
     Attributes:
         codes: uint8 `[out, in]`.
-        scales: float16 `[out, in / 32]`.
-        minima: float16 `[out, in / 32]`, or None for symmetric schemes.
+        scales: float16 `[out, in / group]`.
+        minima: float16 `[out, in / group]`, or None for symmetric schemes.
     """
 
     codes: Codes
@@ -121,7 +177,7 @@ def quantize(weight: Floats, scheme: Scheme) -> Quantized:
     """Round `weight` `[out, in]` to the nearest codes (round-to-nearest, scale from the extremes)."""
     check_finite(weight)
     rows, columns = weight.shape
-    groups = weight.reshape(rows, columns // GROUP, GROUP)
+    groups = weight.reshape(rows, columns // scheme.group, scheme.group)
     top = 2**scheme.bits - 1
     if scheme.has_minimum:
         low = groups.min(axis=2)
@@ -131,9 +187,9 @@ def quantize(weight: Floats, scheme: Scheme) -> Quantized:
         minima = _to_halves(low, scheme)
         codes = _round_to_codes(groups - minima.astype(np.float32)[..., None], scales, 0, 0, top)
         return Quantized(codes=codes, scales=scales, minima=minima)
-    # The code of largest magnitude is the end of the longer side of the grid for 4 bits (as ggml does)
-    # and symmetric for 8, where the lost code is worth nothing.
-    if scheme.bits == 4:
+    # The value of largest magnitude is the end of the longer side of the grid for few bits (as ggml
+    # does). For 8 the grid is symmetric, since the lost code is worth nothing.
+    if scheme.bits < 8:
         extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[
             ..., 0
         ]
@@ -148,7 +204,7 @@ def quantize(weight: Floats, scheme: Scheme) -> Quantized:
 def dequantize(quantized: Quantized, scheme: Scheme) -> Floats:
     """The float32 values `[out, in]` that the codes stand for."""
     rows, columns = quantized.codes.shape
-    codes = quantized.codes.reshape(rows, columns // GROUP, GROUP).astype(np.float32)
+    codes = quantized.codes.reshape(rows, columns // scheme.group, scheme.group).astype(np.float32)
     values = (codes - np.float32(scheme.offset)) * quantized.scales.astype(np.float32)[..., None]
     if quantized.minima is not None:
         values += quantized.minima.astype(np.float32)[..., None]
@@ -158,18 +214,16 @@ def dequantize(quantized: Quantized, scheme: Scheme) -> Floats:
 def pack(quantized: Quantized, scheme: Scheme) -> Codes:
     """Lay codes, scales and minima out in blocks: uint8 `packed_shape`; rows are padded with zeros."""
     codes = _pad_rows(quantized.codes, fill=scheme.offset)
-    tiles, groups = codes.shape[0] // TILE, codes.shape[1] // GROUP
+    tiles, groups, dots = codes.shape[0] // TILE, codes.shape[1] // scheme.group, scheme.group // 4
     packed = np.empty((tiles, groups, scheme.block_bytes), np.uint8)
-    if scheme.bits == 4:
-        # [tile, row, group, eighth, half, 4] -> low and high nibbles of [tile, group, eighth, row, 4]
-        split = codes.reshape(tiles, TILE, groups, GROUP // 8, 2, 4)
-        both = split[:, :, :, :, 0] | (split[:, :, :, :, 1] << 4)
-        packed[:, :, : scheme.code_bytes] = both.transpose(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
-    else:
-        split = codes.reshape(tiles, TILE, groups, GROUP // 4, 4)
-        packed[:, :, : scheme.code_bytes] = split.transpose(0, 2, 3, 1, 4).reshape(
-            tiles, groups, -1
-        )
+    # [tile, row, group, dot product, 4] -> [tile, group, dot product, row x 4]
+    operands = codes.reshape(tiles, TILE, groups, dots, 4).transpose(0, 2, 3, 1, 4)
+    operands = operands.reshape(tiles, groups, dots, 4 * TILE)
+    packed[:, :, : scheme.code_bytes] = 0
+    for dot in range(dots):
+        for part in scheme.code_parts(dot):
+            bits = ((operands[:, :, dot] >> part.low) & part.mask) << part.shift
+            packed[:, :, part.start : part.start + 4 * TILE] |= bits
     start = scheme.code_bytes
     for halves in (quantized.scales, quantized.minima):
         if halves is not None:
@@ -182,14 +236,14 @@ def pack(quantized: Quantized, scheme: Scheme) -> Codes:
 def unpack(packed: Codes, scheme: Scheme, rows: int) -> Quantized:
     """Undo `pack`; `rows` is the number of rows before padding."""
     tiles, groups, _ = packed.shape
-    stored = packed[:, :, : scheme.code_bytes]
-    if scheme.bits == 4:
-        both = stored.reshape(tiles, groups, GROUP // 8, TILE, 4)
-        split = np.stack([both & 15, both >> 4], axis=4)  # [tile, group, eighth, row, half, 4]
-        split = split.reshape(tiles, groups, GROUP // 8, TILE, 8)
-    else:
-        split = stored.reshape(tiles, groups, GROUP // 4, TILE, 4)
-    codes = split.transpose(0, 3, 1, 2, 4).reshape(tiles * TILE, groups * GROUP)[:rows]
+    dots = scheme.group // 4
+    operands = np.zeros((tiles, groups, dots, 4 * TILE), np.uint8)
+    for dot in range(dots):
+        for part in scheme.code_parts(dot):
+            bits = (packed[:, :, part.start : part.start + 4 * TILE] >> part.shift) & part.mask
+            operands[:, :, dot] |= bits << part.low
+    codes = operands.reshape(tiles, groups, dots, TILE, 4).transpose(0, 3, 1, 2, 4)
+    codes = codes.reshape(tiles * TILE, groups * scheme.group)[:rows]
     halves = []
     for start in range(scheme.code_bytes, scheme.block_bytes, 2 * TILE):
         tiled = np.ascontiguousarray(packed[:, :, start : start + 2 * TILE]).view(np.float16)

@@ -31,10 +31,15 @@ grouped_schemes = pytest.mark.parametrize("scheme", GROUPED, ids=lambda scheme: 
 half_bits = st.integers(0, 2**16 - 1)
 
 
+PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
+"""Widths of the planes that hold a code, by its bits."""
+
+
 @st.composite
 def quantized_weights(draw, scheme: Scheme) -> Quantized:
     rows, groups = draw(st.integers(1, 35)), draw(st.integers(1, 3))
-    codes = draw(arrays(np.uint8, (rows, 32 * groups), elements=st.integers(0, 2**scheme.bits - 1)))
+    shape = (rows, scheme.group * groups)
+    codes = draw(arrays(np.uint8, shape, elements=st.integers(0, 2**scheme.bits - 1)))
 
     def halves() -> np.ndarray:
         # Any bits at all: packing must not interpret them.
@@ -44,8 +49,9 @@ def quantized_weights(draw, scheme: Scheme) -> Quantized:
     return Quantized(codes=codes, scales=halves(), minima=minima)
 
 
-def weights(largest: float = 1e4):
-    shapes = st.tuples(st.integers(1, 20), st.integers(1, 3).map(lambda groups: 32 * groups))
+def weights(scheme: Scheme, largest: float = 1e4):
+    columns = st.integers(1, 3).map(lambda groups: scheme.group * groups)
+    shapes = st.tuples(st.integers(1, 20), columns)
     values = st.floats(-largest, largest, width=32)
     return shapes.flatmap(lambda shape: arrays(np.float32, shape, elements=values))
 
@@ -56,16 +62,20 @@ def slow_block(scheme: Scheme, weight: Quantized, tile: int, group: int) -> byte
     rows = weight.codes.shape[0]
     for lane in range(16):
         row = 16 * tile + lane
-        for k in range(32):
-            code = int(weight.codes[row, 32 * group + k]) if row < rows else scheme.offset
-            if scheme.bits == 4:
-                # 64 bytes for 8 values; the second four are the high nibbles.
-                block[64 * (k // 8) + 4 * lane + k % 4] |= code << (4 if k % 8 >= 4 else 0)
-            else:
-                block[64 * (k // 4) + 4 * lane + k % 4] = code
+        for k in range(scheme.group):
+            code = int(weight.codes[row, scheme.group * group + k]) if row < rows else scheme.offset
+            plane = 0
+            for width in PLANES[scheme.bits]:
+                # A byte has a field for each of several fours of values.
+                fields = 8 // width
+                line, field = k // 4 // fields, k // 4 % fields
+                bits = code % 2**width
+                block[plane + 64 * line + 4 * lane + k % 4] |= bits << (width * field)
+                code //= 2**width
+                plane += 16 * scheme.group * width // 8
         for part, halves in enumerate((weight.scales, weight.minima)):
             if halves is not None and row < rows:
-                start = 16 * 32 * scheme.bits // 8 + 32 * part + 2 * lane
+                start = 16 * scheme.group * scheme.bits // 8 + 32 * part + 2 * lane
                 block[start : start + 2] = halves[row, group].tobytes()
     return bytes(block)
 
@@ -95,7 +105,8 @@ def test_layout_is_the_documented_one(scheme, rows):
     def halves() -> np.ndarray:
         return generator.standard_normal((rows, 3)).astype(np.float16)
 
-    codes = generator.integers(0, 2**scheme.bits, (rows, 96), dtype=np.uint8)
+    shape = (rows, 3 * scheme.group)
+    codes = generator.integers(0, 2**scheme.bits, shape, dtype=np.uint8)
     weight = Quantized(
         codes=codes, scales=halves(), minima=halves() if scheme.has_minimum else None
     )
@@ -125,19 +136,21 @@ def test_halves_come_back_exactly(weight):
 
 @grouped_schemes
 @settings(max_examples=60, deadline=None)
-@given(weight=weights())
-def test_rounding_stays_within_half_a_step(scheme, weight):
+@given(data=st.data())
+def test_rounding_stays_within_half_a_step(scheme, data):
+    weight = data.draw(weights(scheme))
     quantized = quantize(weight, scheme)
     error = np.abs(dequantize(quantized, scheme).astype(float) - weight).reshape(
-        *quantized.scales.shape, 32
+        *quantized.scales.shape, scheme.group
     )
     step = np.abs(quantized.scales.astype(float))
     groups = np.abs(weight.astype(float)).reshape(error.shape)
     extent = groups.max(-1)
     # Scales are float16: rounding one moves the end of the grid by up to 2**-11 of it, or by
     # levels times the smallest float16 where the scale is subnormal. With a minimum, that rounds too.
-    slack = 2.0**-10 * (extent + 15 * step) + 2.0**scheme.bits * 2.0**-25
-    if scheme.name == "q4s-g32":
+    reach = (2**scheme.bits - 1) * step if scheme.has_minimum else 0
+    slack = 2.0**-10 * (extent + reach) + 2.0**scheme.bits * 2.0**-25
+    if scheme.bits < 8 and not scheme.has_minimum:
         # The end of the grid on the other side of the largest value is one step short.
         extremes = np.take_along_axis(weight.reshape(error.shape), groups.argmax(-1)[..., None], -1)
         opposite = np.sign(weight.reshape(error.shape)) != np.sign(extremes)
@@ -150,9 +163,9 @@ def test_rounding_stays_within_half_a_step(scheme, weight):
 @grouped_schemes
 def test_values_on_the_grid_are_kept(scheme):
     generator = np.random.default_rng(3)
-    codes = generator.integers(1, 2**scheme.bits, (5, 64), dtype=np.uint8)
+    codes = generator.integers(1, 2**scheme.bits, (5, 2 * scheme.group), dtype=np.uint8)
     # Both ends of the grid occur in each group, so that rounding finds this very grid.
-    codes[:, ::32] = 0 if scheme.bits == 4 else 1
+    codes[:, ::32] = 1 if scheme.bits == 8 else 0
     codes[:, 1::32] = 2**scheme.bits - 1
     scales = np.full((5, 2), 0.25, np.float16)
     minima = np.full((5, 2), -1.5, np.float16) if scheme.has_minimum else None
@@ -162,15 +175,15 @@ def test_values_on_the_grid_are_kept(scheme):
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_zeros_stay_zeros(name):
-    zeros = np.zeros((17, 32), np.float32)
     scheme = get_scheme(name)
+    zeros = np.zeros((17, scheme.group), np.float32)
     np.testing.assert_array_equal(unpack_weight(pack_weight(zeros, scheme), scheme, 17), zeros)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(name, bad):
-    weight = np.ones((2, 32), np.float32)
+    weight = np.ones((2, get_scheme(name).group), np.float32)
     weight[1, 3] = bad
     with pytest.raises(UsageError, match="NaN or infinite"):
         pack_weight(weight, get_scheme(name))
@@ -187,7 +200,7 @@ def test_too_large_for_half_precision_names_the_value_and_the_way_out():
 @grouped_schemes
 @pytest.mark.parametrize("value", [1e8, -1e8, 3e38])
 def test_values_whose_scale_overflows_are_refused(scheme, value):
-    weight = np.full((1, 32), value, np.float32)
+    weight = np.full((1, scheme.group), value, np.float32)
     weight[0, 0] = -value
     with pytest.raises(UsageError, match=f"scheme {scheme.name} has float16 scales"):
         quantize(weight, scheme)
@@ -196,16 +209,31 @@ def test_values_whose_scale_overflows_are_refused(scheme, value):
 def test_only_whole_groups_fit():
     assert fits(get_scheme("q4a-g32"), (8, 64)) is None
     assert "48" in (fits(get_scheme("q4a-g32"), (8, 48)) or "")
+    assert fits(get_scheme("q2a-g64"), (8, 128)) is None
+    assert "group size 64" in (fits(get_scheme("q2a-g64"), (8, 96)) or "")
     assert fits(get_scheme("f16"), (8, 48)) is None
 
 
 def test_unknown_scheme_lists_the_known_ones():
-    with pytest.raises(UsageError, match="did you mean 'q8-g32'.*f16, q4a-g32, q4s-g32, q8-g32"):
+    known = "f16, q2a-g64, q3a-g32, q3s-g32, q4a-g32, q4s-g32, q5a-g32, q5s-g32, q6-g32, q8-g32"
+    with pytest.raises(UsageError, match=f"did you mean 'q8-g32'.*{known}"):
         get_scheme("q8g32")
 
 
 @pytest.mark.parametrize(
-    ("name", "bits"), [("q4a-g32", 5.0), ("q4s-g32", 4.5), ("q8-g32", 8.5), ("f16", 16.0)]
+    ("name", "bits"),
+    [
+        ("q2a-g64", 2.5),
+        ("q3a-g32", 4.0),
+        ("q3s-g32", 3.5),
+        ("q4a-g32", 5.0),
+        ("q4s-g32", 4.5),
+        ("q5a-g32", 6.0),
+        ("q5s-g32", 5.5),
+        ("q6-g32", 6.5),
+        ("q8-g32", 8.5),
+        ("f16", 16.0),
+    ],
 )
 def test_bits_per_weight(name, bits):
     assert get_scheme(name).bits_per_weight == bits

@@ -9,18 +9,26 @@ import numpy.typing as npt
 
 from gemcore.packing import GROUP, Quantized
 
-LOSSLESS_SCHEMES = {"Q4_1": "q4a-g32", "Q4_0": "q4s-g32", "Q8_0": "q8-g32", "F16": "f16"}
+LOSSLESS_SCHEMES = {
+    "Q4_1": "q4a-g32",
+    "Q4_0": "q4s-g32",
+    "Q5_1": "q5a-g32",
+    "Q5_0": "q5s-g32",
+    "Q8_0": "q8-g32",
+    "F16": "f16",
+}
 """Encodings that a packing scheme holds exactly."""
 
 
 def codes_from_blocks(encoding: str, data: npt.NDArray[np.uint8]) -> Quantized:
-    """The codes of a Q4_1, Q4_0 or Q8_0 tensor: `data` is uint8 `[rows, bytes a row]`.
+    """The codes of a tensor of 4, 5 or 8 bits: `data` is uint8 `[rows, bytes a row]`.
 
-    A block is a float16 scale, for Q4_1 a float16 minimum, then the codes: for 4 bits the first 16
-    values in the low nibbles of 16 bytes and the others in the high ones.
+    A block is a float16 scale, for Q4_1 and Q5_1 a float16 minimum, then the codes: for 4 bits the first 16
+    values in the low nibbles of 16 bytes and the others in the high ones. For 5 bits the highest bits of
+    all 32 come before, in four bytes, lowest bits first.
     """
     rows = data.shape[0]
-    size = {"Q4_1": 20, "Q4_0": 18, "Q8_0": 34}[encoding]
+    size = {"Q4_1": 20, "Q4_0": 18, "Q5_1": 24, "Q5_0": 22, "Q8_0": 34}[encoding]
     blocks = data.reshape(rows, -1, size)
     columns = blocks.shape[1] * GROUP
     scales = _halves(blocks, 0)
@@ -28,9 +36,12 @@ def codes_from_blocks(encoding: str, data: npt.NDArray[np.uint8]) -> Quantized:
         # Codes are signed there and have an offset of 128 here: flipping the top bit adds it.
         signed = blocks[:, :, 2:] ^ np.uint8(128)
         return Quantized(codes=signed.reshape(rows, columns), scales=scales)
-    minima = _halves(blocks, 2) if encoding == "Q4_1" else None
+    minima = _halves(blocks, 2) if encoding in ("Q4_1", "Q5_1") else None
     both = blocks[:, :, size - 16 :]
     codes = np.concatenate([both & np.uint8(15), both >> np.uint8(4)], axis=2)
+    if encoding in ("Q5_1", "Q5_0"):
+        high = blocks[:, :, size - 20 : size - 16]
+        codes |= np.unpackbits(high, axis=2, bitorder="little") << np.uint8(4)
     return Quantized(codes=codes.reshape(rows, columns), scales=scales, minima=minima)
 
 

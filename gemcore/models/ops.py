@@ -87,7 +87,7 @@ def qlinear(
 
     For each group g, ascending: `acc = fma(dot_g, weight_scale_g * scale_g, acc)` with the exact integer
     dot product of the codes less their offset; with a minimum also
-    `acc = fma(minimum_g, scale_g * sum_g, acc)`.
+    `acc = fma(minimum_g, scale_g * sum_g, acc)`. Groups of 64 weights are two of activations.
     """
     layout = get_scheme(scheme)
     weight = unpack(packed.numpy(), layout, out_features)
@@ -98,9 +98,10 @@ def qlinear(
         group = slice(g * GROUP, (g + 1) * GROUP)
         # At most 32 * 127 * 127 < 2**24: exact in float32.
         dot = values[:, group].float() @ codes[:, group].T
-        out = reference.fma(dot, weight_scales[None, :, g] * scales[:, g, None], out)
+        block = g * GROUP // layout.group
+        out = reference.fma(dot, weight_scales[None, :, block] * scales[:, g, None], out)
         if weight.minima is not None:
-            minimum = torch.from_numpy(weight.minima[:, g].astype(np.float32))
+            minimum = torch.from_numpy(weight.minima[:, block].astype(np.float32))
             out = reference.fma(minimum[None], (scales[:, g] * sums[:, g])[:, None], out)
     return out
 

@@ -7,6 +7,20 @@ from collections.abc import Iterator
 from gemcore.hookspecs import hookimpl
 from gemcore.records import Option, TargetRecord
 
+_SCHEMES = (
+    "f16",
+    "q2a-g64",
+    "q3a-g32",
+    "q3s-g32",
+    "q4a-g32",
+    "q4s-g32",
+    "q5a-g32",
+    "q5s-g32",
+    "q6-g32",
+    "q8-g32",
+)
+"""Ways to store weights that the kernels read."""
+
 
 @hookimpl
 def gem_targets() -> Iterator[TargetRecord]:
@@ -25,5 +39,5 @@ def gem_targets() -> Iterator[TargetRecord]:
                 help="instructions that the kernels use; auto takes the best that this machine has",
             ),
         ),
-        capabilities=frozenset({"execute", "f16", "q4a-g32", "q4s-g32", "q8-g32", "routed_lora"}),
+        capabilities=frozenset({"execute", "routed_lora", *_SCHEMES}),
     )

@@ -8,11 +8,20 @@ from gemcore.hookspecs import hookimpl
 from gemcore.records import Option, QuantizerRecord
 
 _SUMMARIES = {
+    "q2a-g64": "2 bits, groups of 64 with scale and minimum",
+    "q3a-g32": "3 bits, groups of 32 with scale and minimum",
+    "q3s-g32": "3 bits, groups of 32 with a scale",
     "q4a-g32": "4 bits, groups of 32 with scale and minimum (exact for GGUF Q4_1)",
     "q4s-g32": "4 bits, groups of 32 with a scale (exact for GGUF Q4_0)",
+    "q5a-g32": "5 bits, groups of 32 with scale and minimum (exact for GGUF Q5_1)",
+    "q5s-g32": "5 bits, groups of 32 with a scale (exact for GGUF Q5_0)",
+    "q6-g32": "6 bits, groups of 32 with a scale",
     "q8-g32": "8 bits, groups of 32 with a scale (exact for GGUF Q8_0)",
     "f16": "16-bit floating point, activations stay float32",
 }
+
+_LOSSLESS = frozenset({"q4a-g32", "q4s-g32", "q5a-g32", "q5s-g32", "q8-g32", "f16"})
+"""Schemes that hold a GGUF encoding exactly."""
 
 
 @hookimpl
@@ -20,7 +29,6 @@ def gem_quantizers() -> Iterator[QuantizerRecord]:
     """Yield one quantizer for each packing scheme."""
     for scheme, summary in _SUMMARIES.items():
         attribute = scheme.replace("-", "_")
-        four_bits = scheme.startswith("q4")
         yield QuantizerRecord(
             name=scheme,
             summary=summary,
@@ -30,10 +38,12 @@ def gem_quantizers() -> Iterator[QuantizerRecord]:
                 Option(
                     name="head",
                     type=str,
-                    default="q8-g32" if four_bits else scheme,
+                    default=scheme if scheme == "f16" else "q8-g32",
                     choices=tuple(_SUMMARIES),
                     help="scheme of the embedding and the output head, which lose most to few bits",
                 ),
             ),
-            capabilities=frozenset({"round-to-nearest", "lossless-repacking"}),
+            capabilities=frozenset(
+                {"round-to-nearest", *(["lossless-repacking"] if scheme in _LOSSLESS else [])}
+            ),
         )

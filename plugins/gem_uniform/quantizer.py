@@ -19,7 +19,7 @@ FALLBACK = "f16"
 
 @attrs.frozen
 class UniformQuantizer:
-    """Round to nearest in groups of 32 (as ZeroQuant, arXiv 2206.01861, does for weights).
+    """Round to nearest in groups of 32 or 64 (as ZeroQuant, arXiv 2206.01861, does for weights).
 
     Attributes:
         scheme: of the linear layers.
@@ -61,7 +61,13 @@ def _entry(unit: WeightUnit, scheme: str, obstacle: str | None) -> PlanEntry:
     return PlanEntry(unit=unit.name, scheme=scheme, reason=reason, bytes=size)
 
 
+q2a_g64 = partial(UniformQuantizer, "q2a-g64")
+q3a_g32 = partial(UniformQuantizer, "q3a-g32")
+q3s_g32 = partial(UniformQuantizer, "q3s-g32")
 q4a_g32 = partial(UniformQuantizer, "q4a-g32")
 q4s_g32 = partial(UniformQuantizer, "q4s-g32")
+q5a_g32 = partial(UniformQuantizer, "q5a-g32")
+q5s_g32 = partial(UniformQuantizer, "q5s-g32")
+q6_g32 = partial(UniformQuantizer, "q6-g32")
 q8_g32 = partial(UniformQuantizer, "q8-g32")
 f16 = partial(UniformQuantizer, "f16")

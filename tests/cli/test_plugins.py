@@ -4,7 +4,18 @@ import json
 
 import pytest
 
-BUILT_IN = {"none", "q4a-g32", "q4s-g32", "q8-g32", "f16", "host", "pypi", "local", "hub"}
+SCHEMES = {
+    "f16",
+    "q2a-g64",
+    "q3a-g32",
+    "q3s-g32",
+    "q4a-g32",
+    "q4s-g32",
+    "q5a-g32",
+    "q5s-g32",
+    "q6-g32",
+}
+BUILT_IN = {"none", "q8-g32", "host", "pypi", "local", "hub"} | SCHEMES
 QUICK = [
     "gemcore",
     "gem-raises",

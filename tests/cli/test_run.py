@@ -159,9 +159,9 @@ def test_recipe_file_and_the_command_line_wins(gem, tiny_folder, tmp_path):
     )
     values = json.loads(gem("run", "--recipe", recipe, "--json", PROMPT, check=0).stdout)
     assert (values["quantizer"], values["generated_tokens"]) == ("q8-g32", 5)
-    done = gem("run", "--recipe", recipe, "--json", "--max-tokens", 3, "-q", "q4s-g32", PROMPT)
+    done = gem("run", "--recipe", recipe, "--json", "--max-tokens", 3, "-q", "q3s-g32", PROMPT)
     values = json.loads(done.stdout)
-    assert (values["quantizer"], values["generated_tokens"]) == ("q4s-g32", 3)
+    assert (values["quantizer"], values["generated_tokens"]) == ("q3s-g32", 3)
 
 
 def test_compile_then_run_the_bundle(gem, tiny_folder, tmp_path):

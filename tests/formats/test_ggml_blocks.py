@@ -33,7 +33,7 @@ def blocks_with(encoding: str, halves: np.ndarray, codes: np.ndarray) -> np.ndar
 
 def code_bytes(encoding: str) -> tuple[int, int]:
     """Halves and code bytes of one block."""
-    halves = 2 if encoding == "Q4_1" else 1
+    halves = 2 if encoding in ("Q4_1", "Q5_1") else 1
     return halves, ENCODINGS[encoding].block_bytes - 2 * halves
 
 
@@ -62,8 +62,8 @@ def test_repacked_values_are_those_of_the_reference(encoding, data):
 def test_every_code_is_kept(encoding, scale):
     """All byte values occur: the 8-bit code -128, which rounding never makes, among them."""
     halves, codes = code_bytes(encoding)
-    count = 256 // codes
-    numbers = np.arange(256, dtype=np.uint8).reshape(1, count, codes)
+    count = -(-256 // codes)
+    numbers = np.arange(count * codes).astype(np.uint8).reshape(1, count, codes)
     blob = blocks_with(encoding, np.full((1, count, halves), scale), numbers)
     expected = quants.dequantize(blob, gguf.GGMLQuantizationType[encoding])
     np.testing.assert_array_equal(repacked(encoding, blob), expected)

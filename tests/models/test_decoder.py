@@ -20,6 +20,7 @@ from gemcore.models.decoder import (
 )
 from gemcore.models.layout import EMBEDDING, weight_units
 from gemcore.models.weights import dense_weights, pack_checkpoint
+from gemcore.packing import SCHEMES
 from gemcore.reports import Plan, PlanEntry
 from gemcore.testing import tiny_checkpoint, tiny_config
 from gemcore.testing.routed import SignRouter, SoftmaxRouter, fill_routing, tiny_experts
@@ -128,9 +129,10 @@ def test_logits_are_those_of_transformers(config):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("scheme", ["q4a-g32", "q4s-g32", "q8-g32", "f16"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_however_a_text_is_cut_the_bits_are_the_same(scheme):
-    checkpoint = tiny_checkpoint(tiny_config(tied_head=False, qkv_bias=True))
+    config = tiny_config(tied_head=False, qkv_bias=True, intermediate_size=128)
+    checkpoint = tiny_checkpoint(config)
     decoder = exact_decoder(checkpoint, scheme, head=scheme)
     tokens = some_tokens(checkpoint.config, 21)
     whole = logits_in_passes(decoder, tokens, [21])

@@ -8,30 +8,37 @@ from tvm.script import tirx as T
 
 from gemcore.compiler.instructions import InstructionSet
 from gemcore.compiler.kernels.activations import for_each_token
-from gemcore.compiler.kernels.vector import Buffer, Expr, fma, lanes, splat, store
-from gemcore.packing import GROUP, TILE, Scheme
+from gemcore.compiler.kernels.vector import (
+    Buffer,
+    Expr,
+    fma,
+    lanes,
+    splat,
+    store,
+    unpack_codes,
+)
+from gemcore.packing import TILE, Scheme
 
 
 def embedding(isa: InstructionSet, scheme: Scheme, rows: int, hidden: int) -> Any:
     """`gem::embedding` for a packed embedding `[rows, hidden]`."""
     tiles = -(-rows // TILE)
-    groups, size = hidden // GROUP, scheme.block_bytes
-    shape = (tiles, groups, size) if scheme.grouped else (tiles, hidden, TILE)
+    blocks, size = hidden // scheme.group, scheme.block_bytes
+    shape = (tiles, blocks, size) if scheme.grouped else (tiles, hidden, TILE)
     dtype = "uint8" if scheme.grouped else "float16"
 
     def half(packed: Buffer, tile: Expr, g: Expr, start: Expr) -> Expr:
         return T.cast(T.reinterpret(packed[tile, g, lanes(start, 2)], dtype="float16"), "float32")
 
     def grouped(packed: Buffer, y: Buffer, t: Expr, tile: Expr, lane: Expr) -> None:
-        with T.serial(groups) as g:
+        with T.serial(blocks) as g:
             scale = splat(half(packed, tile, g, scheme.code_bytes + 2 * lane), 4)
-            for dot in range(GROUP // 4):
-                block = 64 * (dot // 2 if scheme.bits == 4 else dot)
-                codes = packed[tile, g, lanes(block + 4 * lane, 4)]
-                if scheme.bits == 4:
-                    if dot % 2:
-                        codes = T.shift_right(codes, T.broadcast(T.uint8(4), 4))
-                    codes = T.bitwise_and(codes, T.broadcast(T.uint8(15), 4))
+
+            def four(first: int) -> Expr:
+                return packed[tile, g, lanes(first + 4 * lane, 4)]
+
+            for dot in range(scheme.group // 4):
+                codes = unpack_codes(scheme.code_parts(dot), four, 4)
                 value = T.cast(codes, "float32x4") - splat(float(scheme.offset), 4)
                 if scheme.has_minimum:
                     start = scheme.code_bytes + 2 * TILE + 2 * lane
@@ -39,7 +46,7 @@ def embedding(isa: InstructionSet, scheme: Scheme, rows: int, hidden: int) -> An
                     value = fma(isa, value, scale, minimum, 4)
                 else:
                     value = value * scale
-                store(y, value, t, lanes(g * GROUP + 4 * dot, 4))
+                store(y, value, t, lanes(g * scheme.group + 4 * dot, 4))
 
     def plain(packed: Buffer, y: Buffer, t: Expr, tile: Expr, lane: Expr) -> None:
         with T.serial(hidden) as k:

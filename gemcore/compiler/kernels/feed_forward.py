@@ -20,7 +20,8 @@ def gate_up_quantize(isa: InstructionSet, scheme: Scheme, inputs: int, inner: in
     between product and rounding are never written. A single token, whose rows stay in the processor's
     cache anyway, reads its weights in order instead.
     """
-    groups, tiles, size = inputs // GROUP, inner // TILE, scheme.block_bytes
+    groups, tiles = inputs // GROUP, inner // TILE
+    blocks, size = inputs // scheme.group, scheme.block_bytes
 
     def body(arguments: tuple[Buffer, ...], outputs: tuple[Buffer, ...], tokens: Expr) -> None:
         with T.If(tokens == 1):
@@ -32,7 +33,7 @@ def gate_up_quantize(isa: InstructionSet, scheme: Scheme, inputs: int, inner: in
     def one_token(arguments: tuple[Buffer, ...], outputs: tuple[Buffer, ...]) -> None:
         wide = T.alloc_buffer((2 * inner,), "float32")
         with T.parallel(2 * tiles) as tile:
-            acc = accumulate(isa, scheme, arguments, tile, 0, 1, groups)
+            acc = accumulate(isa, scheme, arguments, tile, 0, 1, blocks)
             store(wide, acc[0, lanes(0)], lanes(tile * TILE))
 
         def row(column: Expr) -> Expr:
@@ -48,7 +49,7 @@ def gate_up_quantize(isa: InstructionSet, scheme: Scheme, inputs: int, inner: in
         for place, tile in enumerate((2 * g, 2 * g + 1, tiles + 2 * g, tiles + 2 * g + 1)):
 
             def pass_over(first: Expr, count: int, place: int = place, tile: Expr = tile) -> None:
-                acc = accumulate(isa, scheme, arguments, tile, first, count, groups)
+                acc = accumulate(isa, scheme, arguments, tile, first, count, blocks)
                 for m in range(count):
                     store(wide, acc[m, lanes(0)], place, first + m, lanes(0))
 
@@ -66,7 +67,7 @@ def gate_up_quantize(isa: InstructionSet, scheme: Scheme, inputs: int, inner: in
         values_: T.handle,
         scales_: T.handle,
         sums_: T.handle,
-        packed: T.Buffer((2 * tiles, groups, size), "uint8"),
+        packed: T.Buffer((2 * tiles, blocks, size), "uint8"),
         inner_values_: T.handle,
         inner_scales_: T.handle,
         inner_sums_: T.handle,
@@ -84,7 +85,7 @@ def gate_up_quantize(isa: InstructionSet, scheme: Scheme, inputs: int, inner: in
                 values[0:n, 0:inputs],
                 scales[0:n, 0:groups],
                 sums[0:n, 0:groups],
-                packed[0 : 2 * tiles, 0:groups, 0:size],
+                packed[0 : 2 * tiles, 0:blocks, 0:size],
             )
             T.writes(
                 inner_values[0:n, 0:inner],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from tvm.script import tirx as T
@@ -21,24 +22,23 @@ from gemcore.compiler.kernels.vector import (
     prefetch,
     splat,
     store,
+    unpack_codes,
 )
-from gemcore.packing import GROUP, TILE, Scheme
-
-DOTS = GROUP // 4
-"""Four-way dot products in one group."""
+from gemcore.packing import DOTS, GROUP, TILE, Scheme
 
 
 def qlinear(
     isa: InstructionSet, scheme: Scheme, inputs: int, outputs: int, *, residual: bool = False
 ) -> Any:
     """`gem::qlinear` for a packed weight `[outputs, inputs]`; with `residual`, added to another row."""
-    groups, tiles, size = inputs // GROUP, -(-outputs // TILE), scheme.block_bytes
+    groups, tiles = inputs // GROUP, -(-outputs // TILE)
+    blocks, size = inputs // scheme.group, scheme.block_bytes
 
     def body(arguments: tuple[Buffer, ...], added: Buffer | None, y: Buffer, tokens: Expr) -> None:
         with T.parallel(tiles) as tile:
 
             def pass_over(first: Expr, count: int) -> None:
-                acc = accumulate(isa, scheme, arguments, tile, first, count, groups)
+                acc = accumulate(isa, scheme, arguments, tile, first, count, blocks)
                 for m in range(count):
                     _write(y, acc, m, first + m, tile, outputs, added)
 
@@ -51,7 +51,7 @@ def qlinear(
             values_: T.handle,
             scales_: T.handle,
             sums_: T.handle,
-            packed: T.Buffer((tiles, groups, size), "uint8"),
+            packed: T.Buffer((tiles, blocks, size), "uint8"),
             added_: T.handle,
             y_: T.handle,
         ):
@@ -67,7 +67,7 @@ def qlinear(
                     values[0:n, 0:inputs],
                     scales[0:n, 0:groups],
                     sums[0:n, 0:groups],
-                    packed[0:tiles, 0:groups, 0:size],
+                    packed[0:tiles, 0:blocks, 0:size],
                     added[0:n, 0:outputs],
                 )
                 T.writes(y[0:n, 0:outputs])
@@ -80,7 +80,7 @@ def qlinear(
         values_: T.handle,
         scales_: T.handle,
         sums_: T.handle,
-        packed: T.Buffer((tiles, groups, size), "uint8"),
+        packed: T.Buffer((tiles, blocks, size), "uint8"),
         y_: T.handle,
     ):
         T.func_attr({"tirx.noalias": True, "op_pattern": 8})
@@ -94,7 +94,7 @@ def qlinear(
                 values[0:n, 0:inputs],
                 scales[0:n, 0:groups],
                 sums[0:n, 0:groups],
-                packed[0:tiles, 0:groups, 0:size],
+                packed[0:tiles, 0:blocks, 0:size],
             )
             T.writes(y[0:n, 0:outputs])
             body((values, scales, sums, packed), None, y, n)
@@ -172,7 +172,7 @@ def accumulate(
     tile: Expr,
     first: Expr,
     count: int,
-    groups: int,
+    blocks: int,
 ) -> Buffer:
     """Products of `count` tokens with one tile of 16 rows: a local float32 buffer `[count, 16]`."""
     values, scales, sums, packed = arguments
@@ -184,7 +184,9 @@ def accumulate(
         offset -= 128
     if scheme.bits == 8 and isa.dot == "avx2":
         offset -= 128  # its products take the codes as signed, too
-    with T.serial(groups) as g:
+    # A block has one or more groups of activations, each with a scale of its own.
+    parts = scheme.group // GROUP
+    with T.serial(blocks) as g:
         if count == 1:
             # All lines of a block at once: without it each waits until it is used. Asking further
             # ahead is slower, since the processor's own prefetching then follows the wrong stream.
@@ -196,53 +198,49 @@ def accumulate(
         store(factors, halves(packed, tile, g, scheme.code_bytes), 0, lanes(0))
         if scheme.has_minimum:
             store(factors, halves(packed, tile, g, scheme.code_bytes + 2 * TILE), 1, lanes(0))
-        for m in range(count):
-            t = first + m
-            start = sums[t, g] * -offset if offset else 0
+        for part, m in product(range(parts), range(count)):
+            own, t = g * parts + part, first + m
+            start = sums[t, own] * -offset if offset else 0
             store(dots, T.broadcast(start, LANES), m, lanes(0))
             for j in range(DOTS):
-                four = four_values(values, t, g * GROUP + 4 * j)
-                dot_accumulate(isa, dots, m, codes[j], four, scheme.bits)
-            scale = splat(scales[t, g])
+                four = four_values(values, t, own * GROUP + 4 * j)
+                dot_accumulate(isa, dots, m, codes[part * DOTS + j], four, scheme.bits)
+            scale = splat(scales[t, own])
             dot = T.cast(dots[m, lanes(0)], "float32x16")
             store(acc, fma(isa, dot, factors[0, lanes(0)] * scale, acc[m, lanes(0)]), m, lanes(0))
             if scheme.has_minimum:
-                total = splat(scales[t, g] * T.cast(sums[t, g], "float32"))
+                total = splat(scales[t, own] * T.cast(sums[t, own], "float32"))
                 store(acc, fma(isa, factors[1, lanes(0)], total, acc[m, lanes(0)]), m, lanes(0))
     return acc
 
 
 def _codes(scheme: Scheme, packed: Buffer, tile: Expr, g: Expr, *, keep: bool) -> list[CodeLoader]:
-    """Loaders of the 64 codes of each of the group's dot products.
+    """Loaders of the 64 codes of each of the block's dot products.
 
-    `keep` unpacks nibbles once into local storage, which pays when several tokens share them.
+    `keep` unpacks them once into local storage, which pays when several tokens share them.
     """
-    if scheme.bits == 8:
+    dots = scheme.group // 4
 
-        def whole(j: int) -> CodeLoader:
-            return lambda start, size: packed[tile, g, lanes(64 * j + start, size)]
-
-        return [whole(j) for j in range(DOTS)]
-
-    def nibbles(j: int) -> CodeLoader:
+    def stored(j: int) -> CodeLoader:
         def load(start: int, size: int) -> Expr:
-            both = packed[tile, g, lanes(64 * (j // 2) + start, size)]
-            if j % 2:
-                both = T.shift_right(both, T.broadcast(T.uint8(4), size))
-            return T.bitwise_and(both, T.broadcast(T.uint8(15), size))
+            return unpack_codes(
+                scheme.code_parts(j),
+                lambda first: packed[tile, g, lanes(first + start, size)],
+                size,
+            )
 
         return load
 
-    if not keep:
-        return [nibbles(j) for j in range(DOTS)]
-    unpacked = local((DOTS, 64), "uint8")
-    for j in range(DOTS):
-        store(unpacked, nibbles(j)(0, 64), j, lanes(0, 64))
+    if scheme.bits == 8 or not keep:
+        return [stored(j) for j in range(dots)]
+    unpacked = local((dots, 64), "uint8")
+    for j in range(dots):
+        store(unpacked, stored(j)(0, 64), j, lanes(0, 64))
 
     def kept(j: int) -> CodeLoader:
         return lambda start, size: unpacked[j, lanes(start, size)]
 
-    return [kept(j) for j in range(DOTS)]
+    return [kept(j) for j in range(dots)]
 
 
 def _write(

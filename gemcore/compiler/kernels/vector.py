@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from gemcore.models.reference import (
     LN2_LOW,
     LOG2_E,
 )
+from gemcore.packing import CodePart
 
 LANES = 16
 
@@ -116,6 +117,25 @@ def halves(packed: Buffer, *index: Expr) -> Expr:
     )
 
 
+def unpack_codes(parts: Sequence[CodePart], load: Callable[[int], Expr], count: int) -> Expr:
+    """`count` of the codes of one dot product, uint8: what each plane holds of them, put together.
+
+    `load` gives `count` bytes of a block from the given one on.
+    """
+    codes: Expr = None
+    for part in parts:
+        bits = load(part.start)
+        # One shift takes the bits to their place in the code.
+        if part.shift > part.low:
+            bits = T.shift_right(bits, T.broadcast(T.uint8(part.shift - part.low), count))
+        elif part.shift < part.low:
+            bits = T.shift_left(bits, T.broadcast(T.uint8(part.low - part.shift), count))
+        if part.width < 8:
+            bits = T.bitwise_and(bits, T.broadcast(T.uint8(part.mask << part.low), count))
+        codes = bits if codes is None else T.bitwise_or(codes, bits)
+    return codes
+
+
 def dot_accumulate(
     isa: InstructionSet, sums: Buffer, row: Expr, codes: CodeLoader, four: Expr, bits: int
 ) -> None:
@@ -127,7 +147,7 @@ def dot_accumulate(
         row: row of `sums`.
         codes: loads the unsigned codes.
         four: the activations, as one int32.
-        bits: 4 or 8, bits of a code.
+        bits: bits of a code; those of 8 have an offset of 128, which signed instructions take off.
     """
     if isa.dot == "vnni512":
         bytes64 = T.reinterpret(T.broadcast(four, 16), dtype="int8x64")

@@ -10,7 +10,7 @@ from gemcore.compiler.kernels import embedding
 from gemcore.models import ops
 from gemcore.packing import SCHEMES, get_scheme, pack_weight
 
-ROWS, HIDDEN = 41, 64
+ROWS, HIDDEN = 41, 128
 
 
 @pytest.fixture(scope="module", params=SCHEMES)

@@ -10,7 +10,7 @@ from gemcore.compiler.kernels import feed_forward
 from gemcore.models import ops
 from gemcore.packing import SCHEMES, get_scheme, pack_weight
 
-INPUTS, INNER = 96, 160
+INPUTS, INNER = 192, 160
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -10,9 +10,7 @@ from gemcore.compiler.kernels import linear
 from gemcore.models import ops
 from gemcore.packing import SCHEMES, Quantized, get_scheme, pack, pack_halves
 
-INPUTS = 96
-OUTPUTS = (64, 41, 7)
-"""Whole tiles, a part of a tile at the end, and only a part of one."""
+INPUTS = 192
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -22,7 +20,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 def any_codes(scheme, outputs: int) -> torch.Tensor:
     """A packed weight of every code that a file may hold, with scales of both signs."""
     generator = np.random.default_rng(outputs)
-    shape = (outputs, INPUTS // 32)
+    shape = (outputs, INPUTS // scheme.group)
 
     def halves():
         return generator.standard_normal(shape).astype(np.float16)
@@ -32,14 +30,25 @@ def any_codes(scheme, outputs: int) -> torch.Tensor:
     return torch.from_numpy(pack(Quantized(codes=codes, scales=halves(), minima=minima), scheme))
 
 
-@pytest.fixture(scope="module", params=[s.name for s in SCHEMES.values() if s.grouped])
-def scheme(request):
-    return get_scheme(request.param)
+# How outputs are written does not depend on the scheme, so most schemes have one case.
+CASES = [(s.name, 41) for s in SCHEMES.values() if s.grouped]
+CASES += [(name, outputs) for name in ("q4a-g32", "q4s-g32", "q8-g32") for outputs in (64, 7)]
 
 
-@pytest.fixture(scope="module", params=OUTPUTS, ids="{} outputs".format)
-def outputs(request):
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}, {case[1]} outputs")
+def case(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def scheme(case):
+    return get_scheme(case[0])
+
+
+@pytest.fixture(scope="module")
+def outputs(case):
+    """Whole tiles, a part of a tile at the end, or only a part of one."""
+    return case[1]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +83,7 @@ def test_the_largest_sums_do_not_saturate(qlinear, scheme, outputs, sign):
     """Every code and every activation at its extreme: 16-bit steps between would overflow."""
     codes = np.zeros((outputs, INPUTS), np.uint8)
     codes[::2] = 2**scheme.bits - 1
-    scales = np.ones((outputs, INPUTS // 32), np.float16)
+    scales = np.ones((outputs, INPUTS // scheme.group), np.float16)
     minima = scales if scheme.has_minimum else None
     packed = torch.from_numpy(pack(Quantized(codes=codes, scales=scales, minima=minima), scheme))
     activations = ops.quantize(torch.full((5, INPUTS), 127.0 * sign))

@@ -18,7 +18,7 @@ from gemcore.packing import SCHEMES, get_scheme, unpack_weight
 from gemcore.testing import tiny_checkpoint, tiny_config
 
 RECORDS = {record.name: record for record in gem_uniform.gem_quantizers()}
-UNTIED = tiny_config(tied_head=False, qkv_bias=True)
+UNTIED = tiny_config(tied_head=False, qkv_bias=True, intermediate_size=128)
 
 
 def load(name: str, **options):
@@ -42,13 +42,15 @@ def stored_as(checkpoint: Checkpoint, encoding: str) -> Checkpoint:
 
 def test_there_is_one_for_every_scheme():
     assert RECORDS.keys() == SCHEMES.keys()
-    for name in RECORDS:
+    for name, record in RECORDS.items():
         assert load(name).scheme == name
+        lossless = "lossless-repacking" in record.capabilities
+        assert lossless == (name in LOSSLESS_SCHEMES.values())
 
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("q4a-g32", "q8-g32"), ("q4s-g32", "q8-g32"), ("q8-g32", "q8-g32"), ("f16", "f16")],
+    [(name, "f16" if name == "f16" else "q8-g32") for name in SCHEMES],
 )
 def test_embedding_and_head_keep_more_bits_by_default(name, head):
     plan = load(name).plan(tiny_checkpoint(UNTIED)).schemes()
@@ -56,7 +58,9 @@ def test_embedding_and_head_keep_more_bits_by_default(name, head):
     assert set(plan.values()) == {name}
 
 
-@pytest.mark.parametrize("config", [tiny_config(), UNTIED], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    "config", [tiny_config(intermediate_size=128), UNTIED], ids=["tied", "untied"]
+)
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_plan_covers_every_weight_with_its_true_size(name, config):
     checkpoint, quantizer = tiny_checkpoint(config), load(name)
