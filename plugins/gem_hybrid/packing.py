@@ -70,7 +70,7 @@ class CalibratedPacker:
         if unit.name in self._rounded:
             weight = float_unit(checkpoint, unit)
             try:
-                order = rounding_order(self._hessian(unit), self._damping)
+                order = rounding_order(self._hessian(unit), self._damping, scheme.group)
                 packed, exact = pack(round_calibrated(weight, order, scheme), scheme), False
             except GemError as error:
                 raise FormatError(

@@ -2,7 +2,7 @@
 
 GPTQ (arXiv 2210.17323) rounds the columns of a weight one after the other, and moves what each one loses
 into the columns that are still to come, as the Cholesky factor of the inverse Hessian says. Columns that
-matter most come first ("activation order"). Scales belong to fixed groups of 32 columns, so here the
+matter most come first ("activation order"). Scales belong to fixed groups of columns, so here the
 groups are ordered, and the columns inside each; the scales of a group are chosen when its turn comes, for
 the weights as they then are. What comes out are codes of the scheme itself, for the packers and kernels
 that exist.
@@ -37,17 +37,23 @@ class RoundingOrder:
 
     Attributes:
         hessian: float32 `[in, in]`, the mean of `x xᵀ`, not damped.
-        order: int64 `[in]`, columns in the order of their rounding; each 32 are one group.
+        order: int64 `[in]`, columns in the order of their rounding; each `group` are one group.
         factor: float32 `[in, in]` in that order, the upper Cholesky factor of the damped inverse.
+        group: columns that share a scale.
     """
 
     hessian: Tensor
     order: Tensor
     factor: Tensor
+    group: int
 
 
-def rounding_order(hessian: Tensor, damping: float = DAMPING) -> RoundingOrder:
+def rounding_order(
+    hessian: Tensor, damping: float = DAMPING, group: int = GROUP
+) -> RoundingOrder:
     """Prepare the rounding of weights `[out, in]` whose inputs have this Hessian `[in, in]`.
+
+    `group` columns share a scale, as the scheme says.
 
     Inputs that never occur are damped like the others, and come last. Where the damped matrix is still
     not positive definite in floating point, the damping grows tenfold until it is.
@@ -60,10 +66,10 @@ def rounding_order(hessian: Tensor, damping: float = DAMPING) -> RoundingOrder:
             "the calibration text gives activations that are not finite: the model overflows on it"
         )
     diagonal = hessian.diagonal().double()
-    groups = diagonal.reshape(-1, GROUP)
+    groups = diagonal.reshape(-1, group)
     inside = groups.argsort(dim=1, descending=True, stable=True)
     first = groups.mean(1).argsort(descending=True, stable=True)
-    order = (inside + GROUP * torch.arange(len(groups))[:, None])[first].reshape(-1)
+    order = (inside + group * torch.arange(len(groups))[:, None])[first].reshape(-1)
     turned = hessian.double()[order][:, order]
     # Nothing at all is known of weights whose inputs are all zero: they are rounded to nearest.
     unit = float(diagonal.mean()) or 1.0
@@ -74,7 +80,9 @@ def rounding_order(hessian: Tensor, damping: float = DAMPING) -> RoundingOrder:
             inverse = torch.cholesky_inverse(lower)
             upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
             if not int(failed):
-                return RoundingOrder(hessian=hessian, order=order, factor=upper.float())
+                return RoundingOrder(
+                    hessian=hessian, order=order, factor=upper.float(), group=group
+                )
         damping = max(10 * damping, 1e-6)
     raise UsageError("the calibration text gives activations too extreme to calibrate with")
 
@@ -126,28 +134,28 @@ def row_errors(weight: Floats, rounded: Floats, hessian: Tensor) -> npt.NDArray[
 def _round_rows(
     weight: Tensor, prepared: RoundingOrder, scheme: Scheme
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes uint8 `[rows, in]`, scales and minima float16 `[rows, in / 32]`."""
-    order, factor = prepared.order, prepared.factor
+    """Codes uint8 `[rows, in]`, scales and minima float16 `[rows, in / group]`."""
+    order, factor, size = prepared.order, prepared.factor, prepared.group
     columns = weight.T[order].contiguous()  # [in, rows]: one column is one piece of memory
     inputs, rows = columns.shape
     codes = torch.empty(inputs, rows, dtype=torch.uint8)
-    scales = torch.empty(inputs // GROUP, rows, dtype=torch.float16)
-    minima = torch.zeros(inputs // GROUP, rows, dtype=torch.float16)
+    scales = torch.empty(inputs // size, rows, dtype=torch.float16)
+    minima = torch.zeros(inputs // size, rows, dtype=torch.float16)
     importance = factor.diagonal().square().reciprocal()
-    for start in range(0, inputs, GROUP):
-        end, group = start + GROUP, int(order[start]) // GROUP
+    for start in range(0, inputs, size):
+        end, group = start + size, int(order[start]) // size
         block, part = columns[start:end], factor[start:end, start:end]
         scale, minimum = search_scales(block, importance[start:end], scheme)
         scales[group], minima[group] = scale, minimum
         step, low = scale.float(), minimum.float()
         inverse = _inverse(step)
         losses = torch.empty_like(block)
-        for i in range(GROUP):
+        for i in range(size):
             code = _codes(block[i], inverse, low, scheme)
             codes[int(order[start + i])] = code.to(torch.uint8)
             torch.sub(block[i], (code - scheme.offset) * step + low, out=losses[i])
             losses[i] /= part[i, i]
-            if i + 1 < GROUP:
+            if i + 1 < size:
                 block[i + 1 :].addr_(part[i, i + 1 :], losses[i], alpha=-1)
         if end < inputs:
             columns[end:].addmm_(factor[start:end, end:].T, losses, alpha=-1)
@@ -161,8 +169,8 @@ def search_scales(values: Tensor, importance: Tensor, scheme: Scheme) -> tuple[T
     has its scale and minimum fitted to its codes by least squares.
 
     Args:
-        values: float32 `[32, rows]`.
-        importance: float32 `[32]`, weights of the squared errors.
+        values: float32 `[group, rows]`.
+        importance: float32 `[group]`, weights of the squared errors.
         scheme: a scheme with groups.
     """
     weights = importance[:, None]

@@ -144,7 +144,7 @@ class _Rounder:
     terms: tuple[Term, ...]
     calibrated: bool
     damping: float
-    _order: RoundingOrder | None = None
+    _orders: dict[int, RoundingOrder] = attrs.field(factory=dict)
 
     def expected(self, weight: Floats, scheme: Scheme) -> float:
         """Expected KL of the whole weight, estimated from some of its rows."""
@@ -161,9 +161,11 @@ class _Rounder:
             return unpack_halves(pack_halves(weight), len(weight))
         if not self.calibrated:
             return dequantize(quantize(weight, scheme), scheme)
-        if self._order is None:
-            self._order = rounding_order(rounding_hessian(self.terms), self.damping)
-        return dequantize(round_calibrated(weight, self._order, scheme), scheme)
+        order = self._orders.get(scheme.group)
+        if order is None:
+            order = rounding_order(rounding_hessian(self.terms), self.damping, scheme.group)
+            self._orders[scheme.group] = order
+        return dequantize(round_calibrated(weight, order, scheme), scheme)
 
 
 def _choices(

@@ -87,8 +87,11 @@ def test_calibrated_rounding_loses_less_layer_by_layer(make):
 
 
 def test_all_schemes_are_choices(tiny, make):
+    shapes = {unit.name: unit.shape for unit in weight_units(tiny.config)}
     for unit in make(bits=5).choices(tiny):
-        assert [choice.scheme for choice in unit.choices] == list(SCHEMES)
+        fitting = [n for n in SCHEMES if fits(get_scheme(n), shapes[unit.unit]) is None]
+        assert [choice.scheme for choice in unit.choices] == fitting
+        assert {name for name, _ in unit.obstacles} == set(SCHEMES) - set(fitting)
 
 
 def test_the_table_is_kept_in_the_cache(tiny, make, cache, monkeypatch):

@@ -27,8 +27,8 @@ def weights(rows, inputs, seed=1):
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_error_is_far_below_round_to_nearest(name):
-    scheme, weight, hessian = get_scheme(name), weights(40, 96), correlated(96)
-    found = round_calibrated(weight, rounding_order(hessian), scheme)
+    scheme, weight, hessian = get_scheme(name), weights(40, 128), correlated(128)
+    found = round_calibrated(weight, rounding_order(hessian, group=scheme.group), scheme)
     ours = row_errors(weight, dequantize(found, scheme), hessian)
     theirs = row_errors(weight, dequantize(quantize(weight, scheme), scheme), hessian)
     assert (ours <= theirs).all()
@@ -37,8 +37,9 @@ def test_error_is_far_below_round_to_nearest(name):
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_the_codes_are_the_schemes_own(name):
-    scheme, weight = get_scheme(name), weights(40, 96)
-    found = round_calibrated(weight, rounding_order(correlated(96)), scheme)
+    scheme, weight = get_scheme(name), weights(40, 128)
+    order = rounding_order(correlated(128), group=scheme.group)
+    found = round_calibrated(weight, order, scheme)
     usual = quantize(weight, scheme)
     for ours, theirs in [(found.codes, usual.codes), (found.scales, usual.scales)]:
         assert ours.dtype == theirs.dtype
@@ -52,14 +53,15 @@ def test_the_codes_are_the_schemes_own(name):
 @pytest.mark.parametrize("name", GROUPED)
 def test_codes_are_those_of_optimal_brain_quantization(name):
     """One group, so that its scales are known: then the codes follow from the textbook's own loop."""
-    scheme, weight, hessian = get_scheme(name), weights(8, 32), correlated(32)
-    order = rounding_order(hessian)
+    scheme, inputs = get_scheme(name), get_scheme(name).group
+    weight, hessian = weights(8, inputs), correlated(inputs)
+    order = rounding_order(hessian, group=inputs)
     found = round_calibrated(weight, order, scheme)
     scale = found.scales[:, 0].astype(np.float64)
     low = np.zeros(8) if found.minima is None else found.minima[:, 0].astype(np.float64)
-    damped = hessian.double().numpy() + 0.01 * float(hessian.diagonal().mean()) * np.eye(32)
-    left, current = list(range(32)), weight.astype(np.float64)
-    codes = np.zeros((8, 32))
+    damped = hessian.double().numpy() + 0.01 * float(hessian.diagonal().mean()) * np.eye(inputs)
+    left, current = list(range(inputs)), weight.astype(np.float64)
+    codes = np.zeros((8, inputs))
     for column in order.order.tolist():
         inverse = np.linalg.inv(damped[np.ix_(left, left)])
         place = left.index(column)
@@ -75,17 +77,18 @@ def test_codes_are_those_of_optimal_brain_quantization(name):
 
 
 @pytest.mark.parametrize("name", GROUPED)
-@given(st.lists(st.floats(-1e4, 1e4, width=32, allow_subnormal=False), min_size=32, max_size=32))
+@given(st.lists(st.floats(-1e4, 1e4, width=32, allow_subnormal=False), min_size=64, max_size=64))
 @settings(max_examples=25)
 def test_searched_scales_are_finite_and_no_worse_than_the_extremes(name, values):
     scheme = get_scheme(name)
-    column = torch.tensor(values, dtype=torch.float32)[:, None]
-    scales, minima = search_scales(column, torch.ones(32), scheme)
+    column = torch.tensor(values[: scheme.group], dtype=torch.float32)[:, None]
+    scales, minima = search_scales(column, torch.ones(scheme.group), scheme)
     assert torch.isfinite(scales).all()
     assert torch.isfinite(minima).all()
     usual = quantize(column.T.numpy(), scheme)
     nearest = float(np.square(dequantize(usual, scheme) - column.T.numpy()).sum())
-    best = round_calibrated(column.T.numpy().copy(), rounding_order(torch.eye(32)), scheme)
+    order = rounding_order(torch.eye(scheme.group), group=scheme.group)
+    best = round_calibrated(column.T.numpy().copy(), order, scheme)
     ours = float(np.square(dequantize(best, scheme) - column.T.numpy()).sum())
     assert ours <= nearest * (1 + 1e-5)
 
@@ -101,10 +104,11 @@ def test_dead_inputs_and_hessians_without_full_rank():
     assert np.abs(dequantize(round_calibrated(weight, nothing, scheme), scheme)).max() > 0
 
 
-def test_each_32_columns_of_the_order_are_one_group():
-    order = rounding_order(correlated(96)).order.reshape(-1, 32)
-    assert sorted(order.flatten().tolist()) == list(range(96))
-    assert [len(set((row // 32).tolist())) for row in order] == [1, 1, 1]
+@pytest.mark.parametrize("group", [32, 64])
+def test_the_order_keeps_the_columns_of_a_group_together(group):
+    order = rounding_order(correlated(192), group=group).order.reshape(-1, group)
+    assert sorted(order.flatten().tolist()) == list(range(192))
+    assert {len(set((row // group).tolist())) for row in order} == {1}
 
 
 def test_what_is_not_finite_is_refused():
