@@ -30,6 +30,7 @@ from gemcore.routing import EncoderPrior, Routing, routing_content, routing_of
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import Checkpoint
     from gemcore.protocols import Quantizer, Router, Target
+    from gemcore.reports import Plan
 
 Step = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -73,6 +74,8 @@ def compile_bundle(
     check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
+    cache = cache_scheme(plan, parts.kv_cache)
+    check_cache_scheme(cache, checkpoint.config)
     if strict and plan.skipped:
         name, reason = plan.skipped[0]
         raise UsageError(
@@ -104,7 +107,7 @@ def compile_bundle(
         exported = export_decoder(
             config,
             plan.schemes(),
-            cache=parts.kv_cache,
+            cache=cache,
             router=() if routing is None else routing.modules,
             experts=None if routing is None else routing.shape(),
             prior=None if routing is None else routing.prior,
@@ -128,7 +131,7 @@ def compile_bundle(
                 quantization=attrs.asdict(report),
                 delegation=delegation.to_json(),
                 weights=exported.weights,
-                kv_cache=parts.kv_cache,
+                kv_cache=cache,
                 experts=() if routing is None else routing.experts.names,
                 prior_tokens=0 if routing is None or not routing.prior else routing.prior.longest,
                 text=text_entry(checkpoint.text),
@@ -182,6 +185,22 @@ def bundle_key(identity: str, parts: BuildParts) -> str:
         "versions": {**_own_version(), **current_versions(), "code": _code_digest()},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def cache_scheme(plan: Plan, asked: str) -> str:
+    """The scheme of keys and values: the plan's, where it has one.
+
+    Raises:
+        UsageError: plan and user want different ones.
+    """
+    if plan.kv_cache is None:
+        return asked
+    if asked not in (DEFAULT_CACHE, plan.kv_cache.scheme):
+        raise UsageError(
+            f"the plan has keys and values in {plan.kv_cache.scheme}, but the KV cache '{asked}' is asked "
+            "for: leave one out"
+        )
+    return plan.kv_cache.scheme
 
 
 def quantizer_content(quantizer: Quantizer) -> str:

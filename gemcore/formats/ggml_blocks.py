@@ -71,8 +71,8 @@ def blocks_from_codes(quantized: Quantized, scheme: Scheme) -> npt.NDArray[np.ui
         for half in halves
     ]
     if encoding == "Q8_0":
-        codes = (quantized.codes.astype(np.int16) - scheme.offset).astype(np.int8)
-        parts = [*heads, codes.view(np.uint8).reshape(shape)]
+        signed = (quantized.codes.astype(np.int16) - scheme.offset).astype(np.int8)
+        parts = [*heads, signed.view(np.uint8).reshape(shape)]
     else:
         offset = {"Q4_0": 8, "Q5_0": 16}.get(encoding, 0)
         codes = (quantized.codes + np.uint8(offset - scheme.offset)).reshape(shape)

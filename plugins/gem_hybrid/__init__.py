@@ -17,8 +17,25 @@ OPTIONS = (
         above_minimum=True,
         help="expected KL from the float model, in nats a token; then bytes are made few",
     ),
+    Option(name="latency", type=str, help="time of a token on a device: 20ms, 0.02s"),
+    Option(name="device", type=str, help="the target that the latency is meant on"),
+    Option(
+        name="bandwidth", type=str, help="bytes a second of its memory: 12GB; else the target's"
+    ),
     Option(name="plan", type=str, help="a plan that `gem quantize -o` wrote, instead of a limit"),
     Option(name="schemes", type=str, help="schemes to choose among, with spaces between; else all"),
+    Option(
+        name="kv_cache",
+        type=str,
+        choices=("auto", "f16", "q8"),
+        help="also plan how keys and values are cached; else as --kv-cache says",
+    ),
+    Option(
+        name="context",
+        type=int,
+        minimum=1,
+        help="tokens whose keys and values count; as many as the model can attend to, if not given",
+    ),
     Option(name="calibration", type=str, help="a text file (or .jsonl); else GEM's own short text"),
     Option(
         name="tokens", type=int, default=8192, minimum=512, help="calibration tokens used at most"
@@ -46,7 +63,7 @@ def gem_quantizers() -> Iterator[QuantizerRecord]:
     """Yield the hybrid quantizer."""
     yield QuantizerRecord(
         name="hybrid",
-        summary="a precision for each weight: least loss in the bytes there are (budget, bits, max_kl)",
+        summary="a precision for each weight: least loss within budget, bits, max_kl or latency",
         loader="gem_hybrid.quantizer:hybrid",
         reference_url="https://arxiv.org/abs/2210.17323",
         options=OPTIONS,

@@ -25,11 +25,13 @@ class Choice:
         scheme: name of the packing scheme.
         bytes: packed size.
         error: what it is expected to cost, at least 0; errors of different weights add up.
+        seconds: expected time in one token, where that is what is limited.
     """
 
     scheme: str
     bytes: int
     error: float
+    seconds: float = 0.0
 
 
 def least_error(choices: Sequence[Sequence[Choice]], most_bytes: int) -> list[int] | None:
@@ -48,6 +50,17 @@ def least_error(choices: Sequence[Sequence[Choice]], most_bytes: int) -> list[in
     costs = [[choice.bytes // unit for choice in weight] for weight in choices]
     errors = [[choice.error for choice in weight] for weight in choices]
     return _solve(errors, costs, most_bytes // unit, tolerance=0.0)
+
+
+def least_error_in_time(
+    choices: Sequence[Sequence[Choice]], most_seconds: float
+) -> list[int] | None:
+    """As `least_error`, where the choices' seconds are limited."""
+    if math.fsum(min(choice.seconds for choice in weight) for weight in choices) > most_seconds:
+        return None
+    times = [[choice.seconds for choice in weight] for weight in choices]
+    errors = [[choice.error for choice in weight] for weight in choices]
+    return _solve(errors, times, most_seconds, tolerance=0.0)
 
 
 def least_bytes(choices: Sequence[Sequence[Choice]], most_error: float) -> list[int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gem_hybrid.as_compiled import cache_type, rounded
 from gem_hybrid.states import (
     Windows,
     final_norm,
@@ -19,10 +20,14 @@ from gem_hybrid.states import (
     units_of_layer,
 )
 from gemcore.errors import UsageError
+from gemcore.models.cache_layout import DEFAULT_CACHE
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, weight_units
 from gemcore.models.weights import float_unit
 from gemcore.packing import get_scheme, unpack_weight
+
+WeightSource = Callable[[str], Tensor]
+"""Gives a unit's float32 weight `[out, in]` by its name."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,11 +38,13 @@ class Divergence:
         kl: mean of `Σ p·log(p / q)` over tokens, in nats: p the float model's, q the packed one's.
         standard_error: of that mean, with tokens taken as independent.
         tokens: how many were measured.
+        weights_only: the same where nothing but weights is rounded; None where that was not measured.
     """
 
     kl: float
     standard_error: float
     tokens: int
+    weights_only: float | None = None
 
 
 def measure_divergence(
@@ -45,44 +52,87 @@ def measure_divergence(
     schemes: Mapping[str, str],
     weights: Mapping[str, npt.NDArray[Any]],
     windows: Windows,
+    cache: str = DEFAULT_CACHE,
 ) -> Divergence:
-    """Run both models side by side, layer by layer, in float32: only weights are rounded.
+    """Run the models side by side, layer by layer.
 
-    What a compiled model loses further, by rounding activations to 8 bits, does not depend on the plan.
+    The packed model is run twice: with the roundings of a compiled model, of activations to 8 bits and of
+    keys and values, and with those of the weights alone.
 
     Args:
         checkpoint: the float model.
         schemes: unit name to scheme name.
         weights: packed weights by name, as `Quantizer.apply` returns them.
         windows: token ids, each read by itself.
+        cache: scheme of keys and values.
 
     Raises:
         UsageError: a model's logits are not finite.
     """
-    config = checkpoint.config
-    units = {unit.name: unit for unit in weight_units(config)}
-    rotation = rotation_of(config)
-
-    def exact(name: str) -> Tensor:
-        return torch.from_numpy(float_unit(checkpoint, units[name]))
+    shapes = {unit.name: unit.shape for unit in weight_units(checkpoint.config)}
 
     def packed(name: str) -> Tensor:
-        scheme, rows = get_scheme(schemes[name]), units[name].shape[0]
-        return torch.from_numpy(unpack_weight(weights[f"{name}.packed"], scheme, rows))
+        scheme = get_scheme(schemes[name])
+        return torch.from_numpy(unpack_weight(weights[f"{name}.packed"], scheme, shapes[name][0]))
 
-    finals = []
-    for source in (exact, packed):
-        embedding = source(EMBEDDING)
-        states = [embedding[torch.tensor(window)] for window in windows]
-        del embedding
-        for index in range(config.layers):
-            own = {unit.name: source(unit.name) for unit in units_of_layer(config, index)}
-            states = run_layer(float_layer(checkpoint, index, own), config, rotation, states)
-        finals.append(final_norm(checkpoint, states))
-    head = EMBEDDING if config.tied_head else HEAD
+    exact = _exact(checkpoint)
+    base = _final_states(checkpoint, exact, windows)
+    head = EMBEDDING if checkpoint.config.tied_head else HEAD
     heads = exact(head), packed(head)
+    alone = _final_states(checkpoint, packed, windows)
+    only = _compare(checkpoint, base, alone, heads)
+    rounds = {name for name, scheme in schemes.items() if get_scheme(scheme).grouped}
+    whole = _final_states(checkpoint, packed, windows, rounds=rounds, cache=cache)
+    if head in rounds:
+        whole = [rounded(x) for x in whole]
+    found = _compare(checkpoint, base, whole, heads)
+    return attrs.evolve(found, weights_only=only.kl)
+
+
+def cache_divergence(checkpoint: Checkpoint, cache: str, windows: Windows) -> Divergence:
+    """What a scheme of keys and values costs by itself, all else in float32."""
+    exact = _exact(checkpoint)
+    base = _final_states(checkpoint, exact, windows)
+    other = _final_states(checkpoint, exact, windows, cache=cache)
+    head = exact(EMBEDDING if checkpoint.config.tied_head else HEAD)
+    return _compare(checkpoint, base, other, (head, head))
+
+
+def _exact(checkpoint: Checkpoint) -> WeightSource:
+    units = {unit.name: unit for unit in weight_units(checkpoint.config)}
+    return lambda name: torch.from_numpy(float_unit(checkpoint, units[name]))
+
+
+def _final_states(
+    checkpoint: Checkpoint,
+    source: WeightSource,
+    windows: Windows,
+    *,
+    rounds: Collection[str] = (),
+    cache: str | None = None,
+) -> list[Tensor]:
+    """What the head reads of each window: `[tokens, hidden]`; one layer's weights are in memory."""
+    config = checkpoint.config
+    rotation = rotation_of(config)
+    embedding = source(EMBEDDING)
+    states = [embedding[torch.tensor(window)] for window in windows]
+    del embedding
+    dtype = torch.float32 if cache is None else cache_type(cache)
+    for index in range(config.layers):
+        own = {unit.name: source(unit.name) for unit in units_of_layer(config, index)}
+        layer = float_layer(checkpoint, index, own, rounds=rounds, cache=cache)
+        states = run_layer(layer, config, rotation, states, dtype)
+    return final_norm(checkpoint, states)
+
+
+def _compare(
+    checkpoint: Checkpoint,
+    base: Sequence[Tensor],
+    other: Sequence[Tensor],
+    heads: tuple[Tensor, Tensor],
+) -> Divergence:
     values = torch.cat(
-        [_divergences(p @ heads[0].T, q @ heads[1].T) for p, q in zip(*finals, strict=True)]
+        [_divergences(p @ heads[0].T, q @ heads[1].T) for p, q in zip(base, other, strict=True)]
     )
     if not bool(torch.isfinite(values).all()):
         raise UsageError(f"the logits of model '{checkpoint.name}' are not finite on this text")

@@ -25,6 +25,7 @@ from gem_hybrid.states import (
     units_of_layer,
 )
 from gem_hybrid.statistics import measure_terms, rounding_hessian
+from gem_hybrid.unfinished import UnfinishedWeights
 from gemcore.errors import FormatError, GemError
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, WeightUnit, weight_units
@@ -40,12 +41,19 @@ class CalibratedPacker:
         schemes: unit name to scheme name, of all units.
         windows: token ids to calibrate with.
         damping: of the rounding.
+        kept: weights that an earlier run has packed.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, schemes: Mapping[str, str], windows: Windows, damping: float
+        self,
+        checkpoint: Checkpoint,
+        schemes: Mapping[str, str],
+        windows: Windows,
+        damping: float,
+        kept: UnfinishedWeights | None = None,
     ) -> None:
         self._checkpoint, self._windows, self._damping = checkpoint, windows, damping
+        self._schemes = schemes
         units = weight_units(checkpoint.config)
         rounded = [
             get_scheme(schemes[unit.name]).grouped
@@ -59,6 +67,7 @@ class CalibratedPacker:
         self._states: list[Tensor] = []
         self._layer: Any = None
         self._hessians: dict[str, Tensor] = {}
+        self._kept = kept
 
     def __call__(
         self, checkpoint: Checkpoint, unit: WeightUnit, scheme: Scheme
@@ -67,7 +76,10 @@ class CalibratedPacker:
         place, reading = self._place[unit.name], unit.name not in (EMBEDDING, HEAD)
         if reading and self._layer is None and place <= self._last:
             self._enter(int(unit.name.split(".")[1]))
-        if unit.name in self._rounded:
+        found = None if self._kept is None else self._kept.read(unit, scheme)
+        if unit.name in self._rounded and found is not None:
+            packed, exact = found, False
+        elif unit.name in self._rounded:
             weight = float_unit(checkpoint, unit)
             try:
                 order = rounding_order(self._hessian(unit), self._damping, scheme.group)
@@ -76,6 +88,8 @@ class CalibratedPacker:
                 raise FormatError(
                     f"{unit.sources[0]} of model '{checkpoint.name}': {error}"
                 ) from error
+            if self._kept is not None:
+                self._kept.write(unit, packed)
         else:
             packed, exact = pack_unit(checkpoint, unit, scheme)
         if place < self._last:
@@ -98,14 +112,22 @@ class CalibratedPacker:
         self._layer = float_layer(self._checkpoint, index, weights)
         handles, sums = [], {}
         for unit in units:
+            if unit.name not in self._rounded or self._has(unit):
+                continue
             sums[unit.name] = torch.zeros(unit.shape[1], unit.shape[1])
             module = _module(self._layer, unit)
             handles.append(module.register_forward_pre_hook(_listen(sums[unit.name])))
+        if not sums:
+            return
         run_layer(self._layer, config, rotation_of(config), self._states)
         for handle in handles:
             handle.remove()
         tokens = sum(map(len, self._states))
         self._hessians = {name: total / tokens for name, total in sums.items()}
+
+    def _has(self, unit: WeightUnit) -> bool:
+        scheme = get_scheme(self._schemes[unit.name])
+        return self._kept is not None and self._kept.read(unit, scheme) is not None
 
     def _advance(self, unit: WeightUnit, weight: Tensor) -> None:
         """Take over a weight as it was rounded; behind a layer's last one, run the layer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from gem_hybrid.pareto import Point
@@ -151,7 +152,7 @@ def _row(rows: Element, cells: Sequence[str]) -> None:
         _add(row, "td", cell)
 
 
-def _add(parent: Element, tag: str, text: str = "", **attributes: object) -> Element:
+def _add(parent: Element, tag: str, text: str = "", **attributes: Any) -> Element:
     """Add an element; `class_` stands for class, other underscores in names for hyphens."""
     names = {key.rstrip("_").replace("_", "-"): str(value) for key, value in attributes.items()}
     child = SubElement(parent, tag, names)

@@ -7,10 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from gem_hybrid.sensitivity import packed_bytes
+from gem_hybrid.cache_precision import cache_bytes
+from gem_hybrid.sensitivity import KV_CACHE, packed_bytes
 from gemcore.cache import write_atomically
 from gemcore.errors import UsageError, unknown_name
 from gemcore.experts.fingerprint import base_fingerprint
+from gemcore.models.cache_layout import check_cache_scheme
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import weight_units
 from gemcore.packing import SCHEMES, fits, get_scheme
@@ -19,6 +21,7 @@ from gemcore.reports import Plan, PlanEntry
 FORMAT = 1
 MOST_BYTES = 4_000_000
 _KEYS = {"format": int, "model": str, "fingerprint": str, "quantizer": str, "weights": dict}
+_CACHE_KEY = "kv_cache"
 
 
 def plan_text(checkpoint: Checkpoint, plan: Plan, notes: tuple[str, ...] = ()) -> str:
@@ -29,6 +32,7 @@ def plan_text(checkpoint: Checkpoint, plan: Plan, notes: tuple[str, ...] = ()) -
         f"model = {_quoted(checkpoint.name)}",
         f"fingerprint = {_quoted(base_fingerprint(checkpoint))}",
         f"quantizer = {_quoted(plan.quantizer)}",
+        *([] if plan.kv_cache is None else [f"{_CACHE_KEY} = {_quoted(plan.kv_cache.scheme)}"]),
         "",
         "[weights]",
     ]
@@ -79,7 +83,17 @@ def read_plan(path: Path, checkpoint: Checkpoint, words: str) -> Plan:
             raise UsageError(f"plan '{path}': {name} cannot be {scheme}: {obstacle}")
         size = packed_bytes(unit, get_scheme(scheme))
         entries.append(PlanEntry(unit=name, scheme=scheme, reason="as planned", bytes=size))
-    return Plan(quantizer=words, entries=tuple(entries))
+    cache = _cache_entry(path, content[_CACHE_KEY], checkpoint) if _CACHE_KEY in content else None
+    return Plan(quantizer=words, entries=tuple(entries), kv_cache=cache)
+
+
+def _cache_entry(path: Path, scheme: object, checkpoint: Checkpoint) -> PlanEntry:
+    try:
+        check_cache_scheme(str(scheme), checkpoint.config)
+    except UsageError as error:
+        raise UsageError(f"plan '{path}': {error}") from error
+    size = cache_bytes(checkpoint.config, str(scheme), checkpoint.config.context_length)
+    return PlanEntry(unit=KV_CACHE, scheme=str(scheme), reason="as planned", bytes=size)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -102,8 +116,8 @@ def _check(path: Path, content: dict[str, Any]) -> None:
         if type(content.get(key)) is not kind:
             raise UsageError(f"'{path}' is no plan: it lacks '{key}', which gem quantize -o writes")
     for key in content:
-        if key not in _KEYS:
-            raise UsageError(f"plan '{path}': {unknown_name('key', key, _KEYS)}")
+        if key not in (*_KEYS, _CACHE_KEY):
+            raise UsageError(f"plan '{path}': {unknown_name('key', key, (*_KEYS, _CACHE_KEY))}")
     if content["format"] != FORMAT:
         raise UsageError(
             f"plan '{path}' has format {content['format']}, but this GEM reads format {FORMAT}"

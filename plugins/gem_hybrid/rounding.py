@@ -48,9 +48,7 @@ class RoundingOrder:
     group: int
 
 
-def rounding_order(
-    hessian: Tensor, damping: float = DAMPING, group: int = GROUP
-) -> RoundingOrder:
+def rounding_order(hessian: Tensor, damping: float = DAMPING, group: int = GROUP) -> RoundingOrder:
     """Prepare the rounding of weights `[out, in]` whose inputs have this Hessian `[in, in]`.
 
     `group` columns share a scale, as the scheme says.

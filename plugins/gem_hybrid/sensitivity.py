@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -42,10 +43,18 @@ from gemcore.packing import (
 TOKENS = 2048
 """Calibration tokens that sensitivity is measured with: it needs far fewer than rounding."""
 
+SECONDS_TO_LOSE = 5.0
+"""After so many seconds what was found is kept, for the next run if this one is stopped."""
+
 ROWS = 256
 """Rows of a weight that are rounded to estimate the error of all, which do not depend on each other."""
 
-_VERSION = 1
+KV_CACHE = "kv_cache"
+"""What the keys and values are called among the weights."""
+
+VERSION = 2
+"""Of the arithmetic of sensitivity and rounding: what was kept by another is not used."""
+
 Step = Callable[[int, int], None]
 Floats = npt.NDArray[np.float32]
 
@@ -105,20 +114,32 @@ def measure_choices(
         return known
     for unit in units:
         check_unit(checkpoint, unit)
-    terms = measure_terms(checkpoint, _spread(calibration.windows))
-    found = []
+    partial = path.with_suffix(".partial.json")
+    found = list(_read(partial, units, whole=False) or ())
+    wanted = [unit.name for unit in units[len(found) :]]
+    terms = measure_terms(checkpoint, _spread(calibration.windows), wanted)
+    written = time.monotonic()
     for done, unit in enumerate(units):
-        rounder = _Rounder(terms.pop(unit.name), calibrated, damping)
-        found.append(_choices(checkpoint, unit, schemes, rounder))
+        if done >= len(found):
+            rounder = _Rounder(terms.pop(unit.name), calibrated, damping)
+            found.append(_choices(checkpoint, unit, schemes, rounder))
+        if time.monotonic() - written > SECONDS_TO_LOSE:
+            _write(partial, found)
+            written = time.monotonic()
         if step is not None:
             step(done + 1, len(units))
-    result = tuple(found)
-    # A cache that cannot be written only costs time.
+    _write(path, found)
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
+    return tuple(found)
+
+
+def _write(path: Path, found: Sequence[UnitChoices]) -> None:
+    """Keep what was found; a cache that cannot be written only costs time."""
     with suppress(GemError):
         cache_folder("sensitivity")
         with write_atomically(path) as file:
-            file.write(json.dumps([attrs.asdict(unit) for unit in result]).encode())
-    return result
+            file.write(json.dumps([attrs.asdict(unit) for unit in found]).encode())
 
 
 def lossless(checkpoint: Checkpoint, unit: WeightUnit, scheme: Scheme) -> bool:
@@ -242,13 +263,18 @@ def _key(
         "schemes": [attrs.asdict(get_scheme(name)) for name in schemes],
         "calibrated": calibrated,
         "damping": damping,
-        "version": [_VERSION, __version__],
+        "version": [VERSION, __version__],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read(path: Path, units: Sequence[WeightUnit]) -> tuple[UnitChoices, ...] | None:
-    """What is in the cache; None where that is nothing, or nothing that can be used."""
+def _read(
+    path: Path, units: Sequence[WeightUnit], whole: bool = True
+) -> tuple[UnitChoices, ...] | None:
+    """What is in the cache; None where that is nothing, or nothing that can be used.
+
+    Where the `whole` is not wanted, the choices of the first units will do.
+    """
     try:
         found = tuple(
             UnitChoices(
@@ -265,7 +291,7 @@ def _read(path: Path, units: Sequence[WeightUnit]) -> tuple[UnitChoices, ...] | 
         sizes = [(u.unit, {c.scheme: c.bytes for c in u.choices}) for u in found]
         expected = [
             (unit.name, {name: packed_bytes(unit, get_scheme(name)) for name in given})
-            for unit, (_, given) in zip(units, sizes, strict=True)
+            for unit, (_, given) in zip(units, sizes, strict=whole)
         ]
     except (OSError, ValueError, TypeError, KeyError, RecursionError, GemError):
         return None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from gem_hybrid.as_compiled import cache_operations, round_inputs
 from gemcore.models import float_ops
-from gemcore.models.cache_layout import KEY_BLOCK
+from gemcore.models.cache_layout import DEFAULT_CACHE, KEY_BLOCK
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.config import ModelConfig
 from gemcore.models.decoder import DecoderLayer, causal_placement, new_caches
@@ -19,8 +20,6 @@ from gemcore.models.linear import DenseLinear
 from gemcore.models.weights import plain_weights
 
 Windows = Sequence[Sequence[int]]
-WeightSource = Callable[[WeightUnit], Tensor]
-"""Gives a unit's float32 weight `[out, in]`."""
 
 
 def units_of_layer(config: ModelConfig, index: int) -> list[WeightUnit]:
@@ -29,13 +28,22 @@ def units_of_layer(config: ModelConfig, index: int) -> list[WeightUnit]:
     return [unit for unit in weight_units(config) if unit.name.startswith(prefix)]
 
 
-def float_layer(checkpoint: Checkpoint, index: int, weights: Mapping[str, Tensor]) -> DecoderLayer:
+def float_layer(
+    checkpoint: Checkpoint,
+    index: int,
+    weights: Mapping[str, Tensor],
+    *,
+    rounds: Container[str] = (),
+    cache: str | None = None,
+) -> DecoderLayer:
     """One decoder layer in float32.
 
     Args:
         checkpoint: gives norms and biases.
         index: of the layer.
         weights: float32 `[out, in]` of each of its units, by name.
+        rounds: names of the units whose inputs are rounded to 8 bits.
+        cache: scheme whose rounding keys and values get; None for none.
     """
     plain = plain_weights(checkpoint)
     linears: dict[str, nn.Module] = {}
@@ -46,8 +54,13 @@ def float_layer(checkpoint: Checkpoint, index: int, weights: Mapping[str, Tensor
         if unit.bias_sources:
             biases = [checkpoint.tensors[name].to_float32() for name in unit.bias_sources]
             linear.bias = _fixed(torch.cat([torch.from_numpy(bias) for bias in biases]))
+        if unit.name in rounds:
+            linear.register_forward_pre_hook(round_inputs)
         linears[unit.name] = linear
-    layer = DecoderLayer(checkpoint.config, index, linears, float_ops, None)
+    operations = float_ops if cache is None else cache_operations()
+    layer = DecoderLayer(
+        checkpoint.config, index, linears, operations, None, cache or DEFAULT_CACHE
+    )
     for norm in ("attention_norm", "feed_forward_norm"):
         gain = torch.from_numpy(plain[f"layers.{index}.{norm}.gain"])
         getattr(layer, norm).gain = _fixed(gain)
@@ -61,7 +74,11 @@ def set_weight(linear: Any, weight: Tensor) -> None:
 
 
 def run_layer(
-    layer: DecoderLayer, config: ModelConfig, rotation: Tensor, states: Sequence[Tensor]
+    layer: DecoderLayer,
+    config: ModelConfig,
+    rotation: Tensor,
+    states: Sequence[Tensor],
+    cache_dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """States `[tokens, hidden]` of each window after the layer."""
     one = attrs.evolve(config, layers=1)
@@ -69,7 +86,7 @@ def run_layer(
     with torch.no_grad():
         for x in states:
             tokens = len(x)
-            cache = new_caches(one, -(-tokens // KEY_BLOCK) * KEY_BLOCK, torch.float32)[0]
+            cache = new_caches(one, -(-tokens // KEY_BLOCK) * KEY_BLOCK, cache_dtype)[0]
             y, _ = layer(x, rotation, causal_placement(0, tokens), cache, None, None)
             found.append(y)
     return found

@@ -17,9 +17,20 @@ from gemcore.records import ModelSourceRecord
 DEFAULTS = {option.name: option.default for option in gem_hybrid.OPTIONS}
 
 
+@pytest.fixture(scope="session")
+def common_cache(tmp_path_factory):
+    """A cache for all tests of these files: what precision costs is measured once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of its own for each test."""
+def _no_other_cache(common_cache, monkeypatch):
+    monkeypatch.setenv("GEM_CACHE", str(common_cache))
+
+
+@pytest.fixture
+def cache(_no_other_cache, tmp_path, monkeypatch):
+    """A cache of a test's own."""
     monkeypatch.setenv("GEM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
