@@ -10,7 +10,7 @@ that exist.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import attrs
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gemcore.errors import UsageError
-from gemcore.packing import GROUP, Quantized, Scheme, check_finite, dequantize, quantize
+from gemcore.packing import GROUP, Quantized, Scheme, dequantize, quantize
 
 DAMPING = 0.01
 """What is added to the Hessian's diagonal, in parts of its mean."""
@@ -37,21 +37,19 @@ class RoundingOrder:
 
     Attributes:
         hessian: float32 `[in, in]`, the mean of `x xᵀ`, not damped.
-        order: int64 `[in]`, columns in the order of their rounding; each `group` are one group.
+        order: int64 `[in]`, columns in the order of their rounding; those of a group are side by side.
         factor: float32 `[in, in]` in that order, the upper Cholesky factor of the damped inverse.
-        group: columns that share a scale.
     """
 
     hessian: Tensor
     order: Tensor
     factor: Tensor
-    group: int
 
 
 def rounding_order(hessian: Tensor, damping: float = DAMPING, group: int = GROUP) -> RoundingOrder:
     """Prepare the rounding of weights `[out, in]` whose inputs have this Hessian `[in, in]`.
 
-    `group` columns share a scale, as the scheme says.
+    Groups of `group` columns share a scale, as the scheme says.
 
     Inputs that never occur are damped like the others, and come last. Where the damped matrix is still
     not positive definite in floating point, the damping grows tenfold until it is.
@@ -64,10 +62,7 @@ def rounding_order(hessian: Tensor, damping: float = DAMPING, group: int = GROUP
             "the calibration text gives activations that are not finite: the model overflows on it"
         )
     diagonal = hessian.diagonal().double()
-    groups = diagonal.reshape(-1, group)
-    inside = groups.argsort(dim=1, descending=True, stable=True)
-    first = groups.mean(1).argsort(descending=True, stable=True)
-    order = (inside + group * torch.arange(len(groups))[:, None])[first].reshape(-1)
+    order = _activation_order(diagonal, group)
     turned = hessian.double()[order][:, order]
     # Nothing at all is known of weights whose inputs are all zero: they are rounded to nearest.
     unit = float(diagonal.mean()) or 1.0
@@ -78,11 +73,17 @@ def rounding_order(hessian: Tensor, damping: float = DAMPING, group: int = GROUP
             inverse = torch.cholesky_inverse(lower)
             upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
             if not int(failed):
-                return RoundingOrder(
-                    hessian=hessian, order=order, factor=upper.float(), group=group
-                )
+                return RoundingOrder(hessian=hessian, order=order, factor=upper.float())
         damping = max(10 * damping, 1e-6)
     raise UsageError("the calibration text gives activations too extreme to calibrate with")
+
+
+def _activation_order(diagonal: Tensor, group: int) -> Tensor:
+    """The largest groups of columns first, and in each the largest columns: int64 `[in]`."""
+    groups = diagonal.reshape(-1, group)
+    inside = groups.argsort(dim=1, descending=True, stable=True)
+    first = groups.mean(1).argsort(descending=True, stable=True)
+    return (inside + group * torch.arange(len(groups))[:, None])[first].reshape(-1)
 
 
 def round_calibrated(weight: Floats, prepared: RoundingOrder, scheme: Scheme) -> Quantized:
@@ -94,19 +95,43 @@ def round_calibrated(weight: Floats, prepared: RoundingOrder, scheme: Scheme) ->
     Raises:
         UsageError: the weight is not finite, or too large for float16 scales.
     """
-    check_finite(weight)
     nearest = quantize(weight, scheme)
-    rounded = [
-        _round_rows(torch.from_numpy(weight[start : start + ROWS_AT_ONCE]), prepared, scheme)
-        for start in range(0, len(weight), ROWS_AT_ONCE)
-    ]
-    codes, scales, minima = (
-        np.concatenate([part[i].numpy() for part in rounded]) for i in range(3)
-    )
-    found = Quantized(codes=codes, scales=scales, minima=minima if scheme.has_minimum else None)
+    return round_side_by_side(weight, prepared, [(scheme, nearest)])[0]
+
+
+def round_side_by_side(
+    weight: Floats, prepared: RoundingOrder, wanted: Sequence[tuple[Scheme, Quantized]]
+) -> list[Quantized]:
+    """As `round_calibrated` for several schemes, in little more time than one takes if rows are few.
+
+    Args:
+        weight: finite, `[out, in]`.
+        prepared: of its inputs, for groups of that size.
+        wanted: schemes of one group size, all with a minimum or all without, each with what rounding to
+            the nearest gives.
+    """
+    schemes = [scheme for scheme, _ in wanted]
+    at_once = max(1, ROWS_AT_ONCE // len(schemes))
+    parts = []
+    for start in range(0, len(weight), at_once):
+        piece = torch.from_numpy(weight[start : start + at_once])
+        parts.append(_round_rows(piece, prepared, schemes))
+    found = []
+    for place, (scheme, nearest) in enumerate(wanted):
+        codes, scales, minima = (
+            np.concatenate([part[i][place].numpy() for part in parts]) for i in range(3)
+        )
+        ours = Quantized(codes=codes, scales=scales, minima=minima if scheme.has_minimum else None)
+        found.append(_better_rows(weight, prepared.hessian, scheme, ours, nearest))
+    return found
+
+
+def _better_rows(
+    weight: Floats, hessian: Tensor, scheme: Scheme, found: Quantized, nearest: Quantized
+) -> Quantized:
     with np.errstate(all="ignore"):  # scales that overflow give rows that lose below
-        ours = row_errors(weight, dequantize(found, scheme), prepared.hessian)
-    theirs = row_errors(weight, dequantize(nearest, scheme), prepared.hessian)
+        ours = row_errors(weight, dequantize(found, scheme), hessian)
+    theirs = row_errors(weight, dequantize(nearest, scheme), hessian)
     better = (ours < theirs)[:, None]
     return Quantized(
         codes=np.where(better, found.codes, nearest.codes),
@@ -129,35 +154,87 @@ def row_errors(weight: Floats, rounded: Floats, hessian: Tensor) -> npt.NDArray[
     return errors
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class _Grid:
+    """Which codes there are, less the offset, for rows that lie side by side: numbers, or float32 `[rows]`.
+
+    Attributes:
+        low, high: the lowest and the highest code; with a minimum the lowest is 0.
+        affine: groups have a minimum.
+        group: columns that share a scale.
+        shrinks: of each candidate, the part of the extremes that its grid covers.
+    """
+
+    low: Tensor | float
+    high: Tensor | float
+    affine: bool
+    group: int
+    shrinks: tuple[Tensor | float, ...]
+
+
+def _grid(schemes: Sequence[Scheme], rows: int) -> _Grid:
+    """The grid of `rows` rows for each of the schemes, one scheme after the other."""
+    lows = [float(_lowest(scheme) - scheme.offset) for scheme in schemes]
+    highs = [float(2**scheme.bits - 1 - scheme.offset) for scheme in schemes]
+    ends = [1 - 2 ** (-scheme.bits / 2) for scheme in schemes]
+    parts = [i / (CANDIDATES - 1) for i in range(CANDIDATES)]
+    shrinks = [[1 - part * (1 - end) for end in ends] for part in parts]
+
+    def spread(values: list[float]) -> Tensor | float:
+        if len(values) == 1:
+            return values[0]
+        return torch.tensor(values).repeat_interleave(rows)
+
+    return _Grid(
+        low=spread(lows),
+        high=spread(highs),
+        affine=schemes[0].has_minimum,
+        group=schemes[0].group,
+        shrinks=tuple(spread(each) for each in shrinks),
+    )
+
+
 def _round_rows(
-    weight: Tensor, prepared: RoundingOrder, scheme: Scheme
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes uint8 `[rows, in]`, scales and minima float16 `[rows, in / group]`."""
-    order, factor, size = prepared.order, prepared.factor, prepared.group
-    columns = weight.T[order].contiguous()  # [in, rows]: one column is one piece of memory
+    weight: Tensor, prepared: RoundingOrder, schemes: Sequence[Scheme]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """For each scheme codes uint8 `[rows, in]`, scales and minima float16 `[rows, in / group]`."""
+    order, factor, grid = prepared.order, prepared.factor, _grid(schemes, len(weight))
+    size = grid.group
+    # [in, rows]: one column is one piece of memory.
+    columns = weight.T[order].repeat(1, len(schemes)).contiguous()
     inputs, rows = columns.shape
-    codes = torch.empty(inputs, rows, dtype=torch.uint8)
+    codes = torch.empty(inputs, rows, dtype=torch.int16)
     scales = torch.empty(inputs // size, rows, dtype=torch.float16)
     minima = torch.zeros(inputs // size, rows, dtype=torch.float16)
     importance = factor.diagonal().square().reciprocal()
+    places = order.tolist()
     for start in range(0, inputs, size):
-        end, group = start + size, int(order[start]) // size
+        end, group = start + size, places[start] // size
         block, part = columns[start:end], factor[start:end, start:end]
-        scale, minimum = search_scales(block, importance[start:end], scheme)
+        scale, minimum = _search(block, importance[start:end], grid)
         scales[group], minima[group] = scale, minimum
         step, low = scale.float(), minimum.float()
         inverse = _inverse(step)
         losses = torch.empty_like(block)
         for i in range(size):
-            code = _codes(block[i], inverse, low, scheme)
-            codes[int(order[start + i])] = code.to(torch.uint8)
-            torch.sub(block[i], (code - scheme.offset) * step + low, out=losses[i])
-            losses[i] /= part[i, i]
+            code = _codes(block[i], inverse, low, grid)
+            codes[places[start + i]] = code
+            lost = torch.sub(block[i], code.mul_(step), out=losses[i])
+            if grid.affine:
+                lost.sub_(low)
+            lost.div_(part[i, i])
             if i + 1 < size:
-                block[i + 1 :].addr_(part[i, i + 1 :], losses[i], alpha=-1)
+                block[i + 1 :].addr_(part[i, i + 1 :], lost, alpha=-1)
         if end < inputs:
             columns[end:].addmm_(factor[start:end, end:].T, losses, alpha=-1)
-    return codes.T.contiguous(), scales.T.contiguous(), minima.T.contiguous()
+    found: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+    each = rows // len(schemes)
+    for i, scheme in enumerate(schemes):
+        own = slice(i * each, (i + 1) * each)
+        found[0].append((codes[:, own] + scheme.offset).to(torch.uint8).T.contiguous())
+        found[1].append(scales[:, own].T.contiguous())
+        found[2].append(minima[:, own].T.contiguous())
+    return found
 
 
 def search_scales(values: Tensor, importance: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
@@ -171,57 +248,70 @@ def search_scales(values: Tensor, importance: Tensor, scheme: Scheme) -> tuple[T
         importance: float32 `[group]`, weights of the squared errors.
         scheme: a scheme with groups.
     """
-    weights = importance[:, None]
-    shrinks = torch.linspace(1, 1 - 2 ** (-scheme.bits / 2), CANDIDATES).tolist()
+    return _search(values, importance, _grid([scheme], values.shape[1]))
+
+
+def _search(values: Tensor, importance: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
     best: tuple[Tensor, Tensor, Tensor] | None = None
-    for scale, minimum in _starts(values, shrinks, scheme):
-        codes = _codes(values, _inverse(scale), minimum, scheme) - scheme.offset
-        fitted = _fit(values, codes, weights, scale, minimum, scheme.has_minimum)
-        for step, low in ((scale, minimum), fitted):
-            halves, lows = step.half(), low.half()
-            error = _error(values, weights, halves.float(), lows.float(), scheme)
-            if best is None:
-                best = error, halves, lows
-                continue
-            better = error < best[0]
-            best = (
-                torch.where(better, error, best[0]),
-                torch.where(better, halves, best[1]),
-                torch.where(better, lows, best[2]),
-            )
+    means = importance @ values
+    for start, start_low in _starts(values, grid):
+        scale, low = start.half(), start_low.half()
+        step, minimum = scale.float(), low.float()
+        codes = _codes(values, _inverse(step), minimum, grid)
+        best = _best(best, _error(values, codes, importance, step, minimum, grid), scale, low)
+        step, minimum = _fit(values, codes, importance, means, step, minimum, grid)
+        scale, low = step.half(), minimum.half()
+        step, minimum = scale.float(), low.float()
+        codes = _codes(values, _inverse(step), minimum, grid)
+        best = _best(best, _error(values, codes, importance, step, minimum, grid), scale, low)
     assert best is not None
     return best[1], best[2]
 
 
-def _starts(values: Tensor, shrinks: list[float], scheme: Scheme) -> Any:
+def _best(
+    best: tuple[Tensor, Tensor, Tensor] | None, error: Tensor, scale: Tensor, low: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    if best is None:
+        return error, scale, low
+    better = error < best[0]
+    return (
+        torch.where(better, error, best[0]),
+        torch.where(better, scale, best[1]),
+        torch.where(better, low, best[2]),
+    )
+
+
+def _starts(values: Tensor, grid: _Grid) -> Iterator[tuple[Tensor, Tensor]]:
     """Scales and minima to begin with, each float32 `[rows]`."""
-    top = 2**scheme.bits - 1
-    if scheme.has_minimum:
+    if grid.affine:
         low, high = values.amin(0), values.amax(0)
-        for shrink in shrinks:
-            cut = (high - low) * ((1 - shrink) / 2)
-            yield (high - low) * (shrink / top), low + cut
+        span = high - low
+        for shrink in grid.shrinks:
+            yield span * (shrink / grid.high), low + span * ((1 - shrink) / 2)
         return
     extreme = values.gather(0, values.abs().argmax(0)[None])[0]
     nothing = torch.zeros_like(extreme)
-    positive = top - scheme.offset
-    for shrink in shrinks:
+    for shrink in grid.shrinks:
         # The longer side of the grid is the negative one; the scale's sign turns it round.
-        if _lowest(scheme) == 0:
-            yield extreme * (-shrink / scheme.offset), nothing
-        yield extreme * (shrink / positive), nothing
+        yield extreme * (shrink / grid.low), nothing
+        yield extreme * (shrink / grid.high), nothing
 
 
 def _fit(
-    values: Tensor, codes: Tensor, weights: Tensor, scale: Tensor, minimum: Tensor, affine: bool
+    values: Tensor,
+    codes: Tensor,
+    importance: Tensor,
+    means: Tensor,
+    scale: Tensor,
+    minimum: Tensor,
+    grid: _Grid,
 ) -> tuple[Tensor, Tensor]:
     """Least squares for given codes; where they do not settle it, what was there before."""
-    weighted = weights * codes
-    products, squares = (weighted * values).sum(0), (weighted * codes).sum(0)
-    if not affine:
+    products, squares = importance @ (codes * values), importance @ codes.square()
+    if not grid.affine:
         known = squares > 0
         return torch.where(known, products / torch.where(known, squares, 1.0), scale), minimum
-    total, sums, means = weights.sum(), weighted.sum(0), (weights * values).sum(0)
+    total, sums = importance.sum(), importance @ codes
     determinant = total * squares - sums.square()
     known = determinant > 1e-6 * total * squares
     divisor = torch.where(known, determinant, 1.0)
@@ -233,17 +323,22 @@ def _fit(
 
 
 def _error(
-    values: Tensor, weights: Tensor, scale: Tensor, minimum: Tensor, scheme: Scheme
+    values: Tensor, codes: Tensor, importance: Tensor, step: Tensor, minimum: Tensor, grid: _Grid
 ) -> Tensor:
-    codes = _codes(values, _inverse(scale), minimum, scheme)
-    lost = values - ((codes - scheme.offset) * scale + minimum)
+    lost = torch.addcmul(values, codes, step[None], value=-1)
+    if grid.affine:
+        lost.sub_(minimum)
     # A scale too large for float16 never wins.
-    return (weights * lost.square()).sum(0).nan_to_num(torch.inf)
+    return (importance @ lost.square_()).nan_to_num_(torch.inf)
 
 
-def _codes(values: Tensor, inverse: Tensor, minimum: Tensor, scheme: Scheme) -> Tensor:
-    codes = ((values - minimum) * inverse).round_().add_(scheme.offset)
-    return codes.clamp_(_lowest(scheme), 2**scheme.bits - 1)
+def _codes(values: Tensor, inverse: Tensor, minimum: Tensor, grid: _Grid) -> Tensor:
+    """The nearest codes, less the offset."""
+    codes = (values - minimum).mul_(inverse) if grid.affine else values * inverse
+    codes.round_()
+    if isinstance(grid.low, Tensor) and isinstance(grid.high, Tensor):
+        return torch.clamp(codes, grid.low, grid.high, out=codes)
+    return codes.clamp_(float(grid.low), float(grid.high))
 
 
 def _inverse(scale: Tensor) -> Tensor:

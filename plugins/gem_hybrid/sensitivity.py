@@ -17,8 +17,7 @@ import torch
 from gem_hybrid.assignment import Choice
 from gem_hybrid.calibration import Calibration
 from gem_hybrid.rounding import (
-    RoundingOrder,
-    round_calibrated,
+    round_side_by_side,
     rounding_order,
     row_errors,
 )
@@ -31,6 +30,7 @@ from gemcore.models.layout import WeightUnit, weight_units
 from gemcore.models.weights import float_unit
 from gemcore.packing import (
     TILE,
+    Quantized,
     Scheme,
     dequantize,
     fits,
@@ -121,7 +121,7 @@ def measure_choices(
     written = time.monotonic()
     for done, unit in enumerate(units):
         if done >= len(found):
-            rounder = _Rounder(terms.pop(unit.name), calibrated, damping)
+            rounder = _Rounder(terms=terms.pop(unit.name), calibrated=calibrated, damping=damping)
             found.append(_choices(checkpoint, unit, schemes, rounder))
         if time.monotonic() - written > SECONDS_TO_LOSE:
             _write(partial, found)
@@ -158,64 +158,95 @@ def check_unit(checkpoint: Checkpoint, unit: WeightUnit) -> None:
             )
 
 
-@attrs.define
+@attrs.frozen(kw_only=True)
 class _Rounder:
-    """Rounds rows of one weight to any scheme, and says what that costs."""
+    """Rounds rows of one weight, and says what that costs.
+
+    Attributes:
+        terms: of its cost.
+        calibrated, damping: of the rounding.
+    """
 
     terms: tuple[Term, ...]
     calibrated: bool
     damping: float
-    _orders: dict[int, RoundingOrder] = attrs.field(factory=dict)
 
-    def expected(self, weight: Floats, scheme: Scheme) -> float:
-        """Expected KL of the whole weight, estimated from some of its rows."""
+    def expected(
+        self, weight: Floats, schemes: Sequence[Scheme]
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """Expected KL of the whole weight in each scheme, from some of its rows; and what cannot be had."""
         rows, counts = _sample(self.terms)
         piece = np.ascontiguousarray(weight[rows])
-        rounded = self._round(piece, scheme)
-        total = np.zeros(len(rows))
-        for term in self.terms:
-            total += term.rows.double().numpy()[rows] * row_errors(piece, rounded, term.hessian)
-        return 0.5 * float((total * counts).sum())
+        rounded, obstacles = self._round(piece, schemes)
+        errors = {}
+        for name, values in rounded.items():
+            total = np.zeros(len(rows))
+            for term in self.terms:
+                each = row_errors(piece, values, term.hessian)
+                total += term.rows.double().numpy()[rows] * each
+            errors[name] = 0.5 * float((total * counts).sum())
+        return errors, obstacles
 
-    def _round(self, weight: Floats, scheme: Scheme) -> Floats:
-        if not scheme.grouped:
-            return unpack_halves(pack_halves(weight), len(weight))
-        if not self.calibrated:
-            return dequantize(quantize(weight, scheme), scheme)
-        order = self._orders.get(scheme.group)
-        if order is None:
-            order = rounding_order(rounding_hessian(self.terms), self.damping, scheme.group)
-            self._orders[scheme.group] = order
-        return dequantize(round_calibrated(weight, order, scheme), scheme)
+    def _round(
+        self, weight: Floats, schemes: Sequence[Scheme]
+    ) -> tuple[dict[str, Floats], dict[str, str]]:
+        values: dict[str, Floats] = {}
+        obstacles: dict[str, str] = {}
+        alike: dict[tuple[int, bool], list[tuple[Scheme, Quantized]]] = {}
+        for scheme in schemes:
+            try:
+                if not scheme.grouped:
+                    values[scheme.name] = unpack_halves(pack_halves(weight), len(weight))
+                    continue
+                nearest = quantize(weight, scheme)
+            except UsageError as error:
+                obstacles[scheme.name] = str(error)
+                continue
+            if self.calibrated:
+                alike.setdefault((scheme.group, scheme.has_minimum), []).append((scheme, nearest))
+            else:
+                values[scheme.name] = dequantize(nearest, scheme)
+        for size in {group for group, _ in alike}:
+            order = rounding_order(rounding_hessian(self.terms), self.damping, size)
+            for wanted in (alike[key] for key in alike if key[0] == size):
+                found = round_side_by_side(weight, order, wanted)
+                for (scheme, _), quantized in zip(wanted, found, strict=True):
+                    values[scheme.name] = dequantize(quantized, scheme)
+        return values, obstacles
 
 
 def _choices(
     checkpoint: Checkpoint, unit: WeightUnit, schemes: Sequence[str], rounder: _Rounder
 ) -> UnitChoices:
     weight = float_unit(checkpoint, unit)
-    obstacles, choices = [], []
+    obstacles: dict[str, str] = {}
+    errors: dict[str, float] = {}
+    rounded = []
     for name in schemes:
         scheme = get_scheme(name)
         obstacle = fits(scheme, unit.shape)
         if obstacle is not None:
-            obstacles.append((name, obstacle))
-            continue
-        try:
-            exact = lossless(checkpoint, unit, scheme)
-            error = 0.0 if exact else rounder.expected(weight, scheme)
-        except UsageError as error_of_scheme:
-            obstacles.append((name, str(error_of_scheme)))
-            continue
-        choices.append(Choice(scheme=name, bytes=packed_bytes(unit, scheme), error=error))
-    if not choices:
-        scheme = get_scheme("f16")
-        error = rounder.expected(weight, scheme)
-        choices.append(Choice(scheme="f16", bytes=packed_bytes(unit, scheme), error=error))
+            obstacles[name] = obstacle
+        elif lossless(checkpoint, unit, scheme):
+            errors[name] = 0.0
+        else:
+            rounded.append(scheme)
+    found, too_large = rounder.expected(weight, rounded)
+    errors |= found
+    obstacles |= too_large
+    if not errors:
+        errors, too_large = rounder.expected(weight, [get_scheme("f16")])
+        if too_large:
+            raise UsageError(f"{unit.sources[0]}: {too_large['f16']}")
     return UnitChoices(
         unit=unit.name,
         weights=unit.parameters,
-        choices=tuple(choices),
-        obstacles=tuple(obstacles),
+        choices=tuple(
+            Choice(scheme=n, bytes=packed_bytes(unit, get_scheme(n)), error=errors[n])
+            for n in dict.fromkeys((*schemes, "f16"))
+            if n in errors
+        ),
+        obstacles=tuple((n, obstacles[n]) for n in schemes if n in obstacles),
     )
 
 

@@ -29,7 +29,9 @@ def test_bits_count_all_weights():
 
 
 def test_only_one_limit():
-    with pytest.raises(UsageError, match="one of budget, bits, max_kl and latency, not budget and bits"):
+    with pytest.raises(
+        UsageError, match="one of budget, bits, max_kl and latency, not budget and bits"
+    ):
         read_limit("1MB", 4.0, None, 1)
 
 

@@ -142,7 +142,9 @@ def test_impossible_limits_say_what_is_possible(tiny, make):
         make(budget="1kB").plan(tiny)
     with pytest.raises(UsageError, match=r"max_kl=1e-06 cannot be reached: the best precisions"):
         make(max_kl=1e-6, schemes="q4a-g32").plan(tiny)
-    with pytest.raises(UsageError, match=r"needs a limit: budget=80MB, bits=4.5, max_kl=0.02 or latency"):
+    with pytest.raises(
+        UsageError, match=r"needs a limit: budget=80MB, bits=4.5, max_kl=0.02 or latency"
+    ):
         make().plan(tiny)
     with pytest.raises(UsageError, match="give a plan or bits, not both"):
         make(plan="x.toml", bits=4.0)

@@ -55,7 +55,7 @@ def test_codes_are_those_of_optimal_brain_quantization(name):
     """One group, so that its scales are known: then the codes follow from the textbook's own loop."""
     scheme, inputs = get_scheme(name), get_scheme(name).group
     weight, hessian = weights(8, inputs), correlated(inputs)
-    order = rounding_order(hessian, group=inputs)
+    order = rounding_order(hessian, group=scheme.group)
     found = round_calibrated(weight, order, scheme)
     scale = found.scales[:, 0].astype(np.float64)
     low = np.zeros(8) if found.minima is None else found.minima[:, 0].astype(np.float64)
