@@ -133,8 +133,8 @@ def _plot(
 
 
 def _line(svg: Element, x1: float, y1: float, x2: float, y2: float) -> None:
-    ends = {"x1": x1, "y1": f"{y1:.1f}", "x2": x2, "y2": f"{y2:.1f}"}
-    _add(svg, "line", **ends, class_="grid")
+    ends: dict[str, Any] = {"x1": x1, "y1": f"{y1:.1f}", "x2": x2, "y2": f"{y2:.1f}"}
+    _add(svg, "line", class_="grid", **ends)
 
 
 def _table(body: Element, heads: Sequence[str]) -> Element:
