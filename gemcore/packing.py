@@ -6,21 +6,24 @@ holds one number of each row, whatever the machine. Quantized schemes also cut t
 
 `q2a-g64`  value = code * scale + minimum, codes 0..3       256 B codes, 16 scales, 16 minima (float16)
 `q3a-g32`  value = code * scale + minimum, codes 0..7       192 B codes, 16 scales, 16 minima (float16)
+`q3a-g64`  likewise, for 64 values                          384 B codes, 16 scales, 16 minima (float16)
 `q3s-g32`  value = (code - 4) * scale, codes 0..7           192 B codes, 16 scales (float16)
 `q4a-g32`  value = code * scale + minimum, codes 0..15      256 B codes, 16 scales, 16 minima (float16)
+`q4a-g64`  likewise, for 64 values                          512 B codes, 16 scales, 16 minima (float16)
 `q4s-g32`  value = (code - 8) * scale, codes 0..15          256 B codes, 16 scales (float16)
 `q5a-g32`  value = code * scale + minimum, codes 0..31      320 B codes, 16 scales, 16 minima (float16)
+`q5a-g64`  likewise, for 64 values                          640 B codes, 16 scales, 16 minima (float16)
 `q5s-g32`  value = (code - 16) * scale, codes 0..31         320 B codes, 16 scales (float16)
 `q6-g32`   value = (code - 32) * scale, codes 0..63         384 B codes, 16 scales (float16)
 `q8-g32`   value = (code - 128) * scale, codes 1..255       512 B codes, 16 scales (float16)
 `f16`      value itself, [tiles, in, 16] float16
 
-The codes of a block are cut into *planes* of 8, 4, 2 or 1 bits, lowest bits first: a code of 5 bits has its
-lower four in a plane of 4 bits and its highest in one of 1 bit. Whatever the width, 16 rows x 4 values
-are 64 fields, the operand of a four-way integer dot product, and lie in 64 consecutive bytes: 64 bytes
-of a plane of 4 bits hold the operand of one dot product in their low nibbles and that of the next in
-the high ones, and those of a plane of 1 bit hold the operands of eight, lowest bits first. So unpacking
-is a shift and a mask of whole vectors.
+The codes of 16 rows x 4 values are the operand of a four-way integer dot product, and lie in 64 consecutive
+bytes, a *line*: one in each byte, which other operands share. The eight operands of 32 values take as many
+lines as a code has bits. Each line holds as many operands as fit whole, from the lowest bits up: four of 2
+bits, two of 3 or 4, one of 5, 6 or 8. Of 3, 5 and 6 bits that leaves two or three operands over, and some
+bits at the top of each line: there they lie in pieces, lowest bits first, line after line. So unpacking is
+a shift and a mask of whole vectors for most operands.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ from gemcore.errors import UsageError, unknown_name
 TILE = 16
 """Rows that lie side by side in a block."""
 
+LINE = 4 * TILE
+"""Bytes of the operand of one four-way dot product with each row."""
+
 GROUP = 32
 """Consecutive activations that share a scale; of a scheme's values as many, or a multiple."""
 
@@ -49,10 +55,10 @@ Halves = npt.NDArray[np.float16]
 
 @attrs.frozen(kw_only=True)
 class CodePart:
-    """Where one plane's bits of the 64 codes (16 rows x 4 values) of a dot product lie.
+    """Where some bits of the 64 codes (16 rows x 4 values) of a dot product lie.
 
     Attributes:
-        start: the first of 64 bytes in the block, one for each code.
+        start: where in the block their line of 64 bytes begins, one for each code.
         shift: lowest bit in the byte.
         low: lowest bit in the code.
         width: number of bits.
@@ -96,16 +102,26 @@ class Scheme:
 
     def code_parts(self, dot: int) -> tuple[CodePart, ...]:
         """Where the codes of the group's values `4 * dot` to `4 * dot + 3` lie, lowest bits first."""
+        half, dot = divmod(dot, DOTS)
+        first = half * self.bits * LINE  # as many lines for each 32 values as a code has bits
+        whole = 8 // self.bits  # codes in a byte, below what is left over at its top
+        if dot < whole * self.bits:
+            line, place = divmod(dot, whole)
+            return (
+                CodePart(
+                    start=first + line * LINE, shift=place * self.bits, low=0, width=self.bits
+                ),
+            )
         parts = []
-        start = low = 0
-        for width in (8, 4, 2, 1):
-            if self.bits & width:
-                line, place = divmod(dot, 8 // width)
-                parts.append(
-                    CodePart(start=start + 64 * line, shift=place * width, low=low, width=width)
-                )
-                start += TILE * self.group * width // 8
-                low += width
+        over = 8 - whole * self.bits
+        low = 0
+        while low < self.bits:
+            line, used = divmod((dot - whole * self.bits) * self.bits + low, over)
+            width = min(over - used, self.bits - low)
+            parts.append(
+                CodePart(start=first + line * LINE, shift=8 - over + used, low=low, width=width)
+            )
+            low += width
         return tuple(parts)
 
     @property
@@ -124,10 +140,13 @@ SCHEMES: dict[str, Scheme] = {
     for scheme in (
         Scheme(name="q2a-g64", bits=2, has_minimum=True, group=64),
         Scheme(name="q3a-g32", bits=3, has_minimum=True),
+        Scheme(name="q3a-g64", bits=3, has_minimum=True, group=64),
         Scheme(name="q3s-g32", bits=3, offset=4),
         Scheme(name="q4a-g32", bits=4, has_minimum=True),
+        Scheme(name="q4a-g64", bits=4, has_minimum=True, group=64),
         Scheme(name="q4s-g32", bits=4, offset=8),
         Scheme(name="q5a-g32", bits=5, has_minimum=True),
+        Scheme(name="q5a-g64", bits=5, has_minimum=True, group=64),
         Scheme(name="q5s-g32", bits=5, offset=16),
         Scheme(name="q6-g32", bits=6, offset=32),
         Scheme(name="q8-g32", bits=8, offset=128),
@@ -218,12 +237,12 @@ def pack(quantized: Quantized, scheme: Scheme) -> Codes:
     packed = np.empty((tiles, groups, scheme.block_bytes), np.uint8)
     # [tile, row, group, dot product, 4] -> [tile, group, dot product, row x 4]
     operands = codes.reshape(tiles, TILE, groups, dots, 4).transpose(0, 2, 3, 1, 4)
-    operands = operands.reshape(tiles, groups, dots, 4 * TILE)
+    operands = operands.reshape(tiles, groups, dots, LINE)
     packed[:, :, : scheme.code_bytes] = 0
     for dot in range(dots):
         for part in scheme.code_parts(dot):
             bits = ((operands[:, :, dot] >> part.low) & part.mask) << part.shift
-            packed[:, :, part.start : part.start + 4 * TILE] |= bits
+            packed[:, :, part.start : part.start + LINE] |= bits
     start = scheme.code_bytes
     for halves in (quantized.scales, quantized.minima):
         if halves is not None:
@@ -237,10 +256,10 @@ def unpack(packed: Codes, scheme: Scheme, rows: int) -> Quantized:
     """Undo `pack`; `rows` is the number of rows before padding."""
     tiles, groups, _ = packed.shape
     dots = scheme.group // 4
-    operands = np.zeros((tiles, groups, dots, 4 * TILE), np.uint8)
+    operands = np.zeros((tiles, groups, dots, LINE), np.uint8)
     for dot in range(dots):
         for part in scheme.code_parts(dot):
-            bits = (packed[:, :, part.start : part.start + 4 * TILE] >> part.shift) & part.mask
+            bits = (packed[:, :, part.start : part.start + LINE] >> part.shift) & part.mask
             operands[:, :, dot] |= bits << part.low
     codes = operands.reshape(tiles, groups, dots, TILE, 4).transpose(0, 3, 1, 2, 4)
     codes = codes.reshape(tiles * TILE, groups * scheme.group)[:rows]

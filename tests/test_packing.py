@@ -31,8 +31,8 @@ grouped_schemes = pytest.mark.parametrize("scheme", GROUPED, ids=lambda scheme: 
 half_bits = st.integers(0, 2**16 - 1)
 
 
-PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
-"""Widths of the planes that hold a code, by its bits."""
+WHOLE = {2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 8: 1}
+"""Codes that a byte holds whole, by their bits."""
 
 
 @st.composite
@@ -57,22 +57,21 @@ def weights(scheme: Scheme, largest: float = 1e4):
 
 
 def slow_block(scheme: Scheme, weight: Quantized, tile: int, group: int) -> bytes:
-    """One block, byte by byte, as the module's docstring describes it."""
+    """One block, bit by bit, as the module's docstring describes it."""
     block = bytearray(scheme.block_bytes)
     rows = weight.codes.shape[0]
+    whole, bits = WHOLE[scheme.bits], scheme.bits
+    # Places of bits in the lines of 32 values: those of whole codes, then those at the tops.
+    places = [(line, bit) for line in range(bits) for bit in range(whole * bits)]
+    places += [(line, bit) for line in range(bits) for bit in range(whole * bits, 8)]
     for lane in range(16):
         row = 16 * tile + lane
         for k in range(scheme.group):
             code = int(weight.codes[row, scheme.group * group + k]) if row < rows else scheme.offset
-            plane = 0
-            for width in PLANES[scheme.bits]:
-                # A byte has a field for each of several fours of values.
-                fields = 8 // width
-                line, field = k // 4 // fields, k // 4 % fields
-                bits = code % 2**width
-                block[plane + 64 * line + 4 * lane + k % 4] |= bits << (width * field)
-                code //= 2**width
-                plane += 16 * scheme.group * width // 8
+            half, dot = k // 32, k % 32 // 4
+            for i, (line, bit) in enumerate(places[dot * bits : (dot + 1) * bits]):
+                byte = 64 * (half * bits + line) + 4 * lane + k % 4
+                block[byte] |= (code >> i & 1) << bit
         for part, halves in enumerate((weight.scales, weight.minima)):
             if halves is not None and row < rows:
                 start = 16 * scheme.group * scheme.bits // 8 + 32 * part + 2 * lane
@@ -215,8 +214,7 @@ def test_only_whole_groups_fit():
 
 
 def test_unknown_scheme_lists_the_known_ones():
-    known = "f16, q2a-g64, q3a-g32, q3s-g32, q4a-g32, q4s-g32, q5a-g32, q5s-g32, q6-g32, q8-g32"
-    with pytest.raises(UsageError, match=f"did you mean 'q8-g32'.*{known}"):
+    with pytest.raises(UsageError, match=f"did you mean 'q8-g32'.*{', '.join(sorted(SCHEMES))}"):
         get_scheme("q8g32")
 
 
@@ -225,10 +223,13 @@ def test_unknown_scheme_lists_the_known_ones():
     [
         ("q2a-g64", 2.5),
         ("q3a-g32", 4.0),
+        ("q3a-g64", 3.5),
         ("q3s-g32", 3.5),
         ("q4a-g32", 5.0),
+        ("q4a-g64", 4.5),
         ("q4s-g32", 4.5),
         ("q5a-g32", 6.0),
+        ("q5a-g64", 5.5),
         ("q5s-g32", 5.5),
         ("q6-g32", 6.5),
         ("q8-g32", 8.5),

@@ -10,10 +10,13 @@ from gemcore.records import Option, QuantizerRecord
 _SUMMARIES = {
     "q2a-g64": "2 bits, groups of 64 with scale and minimum",
     "q3a-g32": "3 bits, groups of 32 with scale and minimum",
+    "q3a-g64": "3 bits, groups of 64 with scale and minimum",
     "q3s-g32": "3 bits, groups of 32 with a scale",
     "q4a-g32": "4 bits, groups of 32 with scale and minimum (exact for GGUF Q4_1)",
+    "q4a-g64": "4 bits, groups of 64 with scale and minimum",
     "q4s-g32": "4 bits, groups of 32 with a scale (exact for GGUF Q4_0)",
     "q5a-g32": "5 bits, groups of 32 with scale and minimum (exact for GGUF Q5_1)",
+    "q5a-g64": "5 bits, groups of 64 with scale and minimum",
     "q5s-g32": "5 bits, groups of 32 with a scale (exact for GGUF Q5_0)",
     "q6-g32": "6 bits, groups of 32 with a scale",
     "q8-g32": "8 bits, groups of 32 with a scale (exact for GGUF Q8_0)",

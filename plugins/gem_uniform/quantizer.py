@@ -63,10 +63,13 @@ def _entry(unit: WeightUnit, scheme: str, obstacle: str | None) -> PlanEntry:
 
 q2a_g64 = partial(UniformQuantizer, "q2a-g64")
 q3a_g32 = partial(UniformQuantizer, "q3a-g32")
+q3a_g64 = partial(UniformQuantizer, "q3a-g64")
 q3s_g32 = partial(UniformQuantizer, "q3s-g32")
 q4a_g32 = partial(UniformQuantizer, "q4a-g32")
+q4a_g64 = partial(UniformQuantizer, "q4a-g64")
 q4s_g32 = partial(UniformQuantizer, "q4s-g32")
 q5a_g32 = partial(UniformQuantizer, "q5a-g32")
+q5a_g64 = partial(UniformQuantizer, "q5a-g64")
 q5s_g32 = partial(UniformQuantizer, "q5s-g32")
 q6_g32 = partial(UniformQuantizer, "q6-g32")
 q8_g32 = partial(UniformQuantizer, "q8-g32")

@@ -74,10 +74,10 @@ MODELS = {
         ("q8-g32", "q4a-g32", "q4s-g32", "q8-g32", "f16", "f16"),
     ),
     "q4a-g32": (tiny_config(layers=1), ("q4a-g32",)),
-    # Whose codes are cut into planes, and one whose groups are two of the activations'.
+    # Codes in pieces, and groups that are two of the activations'.
     "other widths": (
         tiny_config(intermediate_size=128, layers=1),
-        ("q6-g32", "q2a-g64", "q3s-g32", "q5a-g32", "q3a-g32"),
+        ("q6-g32", "q2a-g64", "q3s-g32", "q5a-g64", "q3a-g32"),
     ),
     "f16, 48 wide": (
         tiny_config(hidden_size=48, intermediate_size=80, kv_heads=1, layers=1), ("f16",)

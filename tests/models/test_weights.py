@@ -62,10 +62,13 @@ def test_packed_weights_stand_for_the_dense_ones(scheme):
     error = {
         "q2a-g64": 0.34,
         "q3a-g32": 0.15,
+        "q3a-g64": 0.15,
         "q3s-g32": 0.26,
         "q4a-g32": 0.07,
+        "q4a-g64": 0.07,
         "q4s-g32": 0.13,
         "q5a-g32": 0.033,
+        "q5a-g64": 0.033,
         "q5s-g32": 0.063,
         "q6-g32": 0.032,
         "q8-g32": 0.005,

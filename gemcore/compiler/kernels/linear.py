@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import attrs
 from tvm.script import tirx as T
 
 from gemcore.compiler.instructions import InstructionSet
@@ -179,54 +180,110 @@ def accumulate(
     acc = local((count, LANES), "float32")
     for m in range(count):
         store(acc, splat(0.0), m, lanes(0))
-    offset = scheme.offset
-    if scheme.bits == 8 and isa.signed_codes:
-        offset -= 128
-    if scheme.bits == 8 and isa.dot == "avx2":
-        offset -= 128  # its products take the codes as signed, too
+    # Instructions, not memory, bound a single token's speed where a code has 2 or 3 bits.
+    lean = count == 1 and scheme.bits < 4 and isa.dot == "vnni512"
     # A block has one or more groups of activations, each with a scale of its own.
     parts = scheme.group // GROUP
+    totals = _totals(scales, sums, first, blocks * parts) if lean and scheme.has_minimum else None
     with T.serial(blocks) as g:
         if count == 1:
             # All lines of a block at once: without it each waits until it is used. Asking further
             # ahead is slower, since the processor's own prefetching then follows the wrong stream.
             for line in range(0, scheme.block_bytes, 64):
                 prefetch(packed, tile, g, line)
-        dots = local((count, LANES), "int32")
+        dots = local((count + lean, LANES), "int32")
         factors = local((2, LANES), "float32")
-        codes = _codes(scheme, packed, tile, g, keep=count > 1)
+        codes = _codes(scheme, packed, tile, g, keep=count > 1, lean=lean)
         store(factors, halves(packed, tile, g, scheme.code_bytes), 0, lanes(0))
         if scheme.has_minimum:
             store(factors, halves(packed, tile, g, scheme.code_bytes + 2 * TILE), 1, lanes(0))
         for part, m in product(range(parts), range(count)):
             own, t = g * parts + part, first + m
-            start = sums[t, own] * -offset if offset else 0
-            store(dots, T.broadcast(start, LANES), m, lanes(0))
-            for j in range(DOTS):
-                four = four_values(values, t, own * GROUP + 4 * j)
-                dot_accumulate(isa, dots, m, codes[part * DOTS + j], four, scheme.bits)
+            offset = _offset(isa, scheme)
+            store(dots, T.broadcast(sums[t, own] * -offset if offset else 0, LANES), m, lanes(0))
+            own_codes = codes[part * DOTS : (part + 1) * DOTS]
+            _add_products(isa, scheme, own_codes, (values, t, own * GROUP), dots, m, lean=lean)
             scale = splat(scales[t, own])
             dot = T.cast(dots[m, lanes(0)], "float32x16")
             store(acc, fma(isa, dot, factors[0, lanes(0)] * scale, acc[m, lanes(0)]), m, lanes(0))
             if scheme.has_minimum:
-                total = splat(scales[t, own] * T.cast(sums[t, own], "float32"))
+                if totals is None:
+                    total = splat(scales[t, own] * T.cast(sums[t, own], "float32"))
+                else:
+                    total = splat(totals[own])
                 store(acc, fma(isa, factors[1, lanes(0)], total, acc[m, lanes(0)]), m, lanes(0))
     return acc
 
 
-def _codes(scheme: Scheme, packed: Buffer, tile: Expr, g: Expr, *, keep: bool) -> list[CodeLoader]:
+def _offset(isa: InstructionSet, scheme: Scheme) -> int:
+    """What is still to be taken off the codes that the products take."""
+    if scheme.bits == 8 and (isa.signed_codes or isa.dot == "avx2"):
+        return scheme.offset - 128  # they take them as signed
+    return scheme.offset
+
+
+def _add_products(
+    isa: InstructionSet,
+    scheme: Scheme,
+    codes: list[CodeLoader],
+    at: tuple[Buffer, Expr, Expr],
+    dots: Buffer,
+    row: int,
+    *,
+    lean: bool,
+) -> None:
+    """Add the products of 32 codes and the activations from `at` on to `dots[row, 0:16]`."""
+    values, t, column = at
+    if lean:
+        store(dots, T.broadcast(0, LANES), row + 1, lanes(0))
+    for j, loader in enumerate(codes):
+        four = four_values(values, t, column + 4 * j)
+        place = row + 1 if lean and _may_stay(scheme, j) else row
+        dot_accumulate(isa, dots, place, loader, four, scheme.bits)
+    if lean:
+        lowered = dots[row + 1, lanes(0)] >> T.broadcast(scheme.bits, LANES)
+        store(dots, dots[row, lanes(0)] + lowered, row, lanes(0))
+
+
+def _totals(scales: Buffer, sums: Buffer, t: Expr, groups: int) -> Buffer:
+    """What the minima of each group are multiplied with, for token `t`: made 16 at a time."""
+    found = local((groups,), "float32")
+    width = min(groups, LANES)
+    # The last vector starts early rather than being shorter.
+    for start in [*range(0, groups - width, width), groups - width]:
+        at = lanes(start, width)
+        store(found, scales[t, at] * T.cast(sums[t, at], f"float32x{width}"), at)
+    return found
+
+
+def _may_stay(scheme: Scheme, j: int) -> bool:
+    """Whether the codes of dot product `j` need not be shifted all the way down.
+
+    Those that lie as many bits above others as a code has may stay there: the sum of their products
+    is then shifted. That is exact, and takes one shift for several.
+    """
+    parts = scheme.code_parts(j)
+    return len(parts) == 1 and parts[0].shift // scheme.bits % 2 == 1
+
+
+def _codes(
+    scheme: Scheme, packed: Buffer, tile: Expr, g: Expr, *, keep: bool, lean: bool
+) -> list[CodeLoader]:
     """Loaders of the 64 codes of each of the block's dot products.
 
-    `keep` unpacks them once into local storage, which pays when several tokens share them.
+    `keep` unpacks them once into local storage, which pays when several tokens share them. `lean` leaves
+    codes that may stay above others there.
     """
     dots = scheme.group // 4
 
     def stored(j: int) -> CodeLoader:
+        parts = scheme.code_parts(j)
+        if lean and _may_stay(scheme, j):
+            parts = (attrs.evolve(parts[0], low=scheme.bits),)
+
         def load(start: int, size: int) -> Expr:
             return unpack_codes(
-                scheme.code_parts(j),
-                lambda first: packed[tile, g, lanes(first + start, size)],
-                size,
+                parts, lambda first: packed[tile, g, lanes(first + start, size)], size
             )
 
         return load
