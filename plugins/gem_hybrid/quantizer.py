@@ -182,8 +182,10 @@ class HybridQuantizer:
         return calibrate_on(checkpoint, texts, self.tokens, name)
 
     def content(self) -> str:
-        """Digest of the files that the packed weights depend on."""
-        digest = hashlib.sha256()
+        """Digest of the files that the packed weights depend on, and of the device."""
+        digest = hashlib.sha256(f"{VERSION}".encode())
+        if self.latency is not None:
+            digest.update(repr(device_speed(self.device, self.bandwidth)).encode())
         try:
             if self.plan_path is not None:
                 digest.update(self.plan_path.read_bytes())
