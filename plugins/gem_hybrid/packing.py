@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gem_hybrid.calibration import Calibration
 from gem_hybrid.rounding import round_calibrated, rounding_order
-from gem_hybrid.sensitivity import TOKENS, lossless
+from gem_hybrid.sensitivity import embedding_hessian, lossless
 from gem_hybrid.states import (
-    Windows,
     final_norm,
     float_layer,
     rotation_of,
@@ -24,7 +24,6 @@ from gem_hybrid.states import (
     set_weight,
     units_of_layer,
 )
-from gem_hybrid.statistics import measure_terms, rounding_hessian
 from gem_hybrid.unfinished import UnfinishedWeights
 from gemcore.errors import FormatError, GemError
 from gemcore.models.checkpoint import Checkpoint
@@ -39,7 +38,7 @@ class CalibratedPacker:
     Args:
         checkpoint: the model.
         schemes: unit name to scheme name, of all units.
-        windows: token ids to calibrate with.
+        calibration: what to calibrate with.
         damping: of the rounding.
         kept: weights that an earlier run has packed.
     """
@@ -48,11 +47,12 @@ class CalibratedPacker:
         self,
         checkpoint: Checkpoint,
         schemes: Mapping[str, str],
-        windows: Windows,
+        calibration: Calibration,
         damping: float,
         kept: UnfinishedWeights | None = None,
     ) -> None:
-        self._checkpoint, self._windows, self._damping = checkpoint, windows, damping
+        self._checkpoint, self._calibration, self._damping = checkpoint, calibration, damping
+        self._windows = calibration.windows
         self._schemes = schemes
         units = weight_units(checkpoint.config)
         rounded = [
@@ -98,8 +98,7 @@ class CalibratedPacker:
 
     def _hessian(self, unit: WeightUnit) -> Tensor:
         if unit.name == EMBEDDING:
-            some = self._windows[: max(1, TOKENS // len(self._windows[0]))]
-            return rounding_hessian(measure_terms(self._checkpoint, some, [EMBEDDING])[EMBEDDING])
+            return embedding_hessian(self._checkpoint, self._calibration)
         if unit.name == HEAD:
             return mean_square(final_norm(self._checkpoint, self._states))
         return self._hessians.pop(unit.name)

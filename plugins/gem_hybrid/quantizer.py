@@ -119,7 +119,7 @@ class HybridQuantizer:
                 "version": [VERSION, __version__],
             }
         )
-        packer = CalibratedPacker(checkpoint, schemes, text.windows, self.damping, kept)
+        packer = CalibratedPacker(checkpoint, schemes, text, self.damping, kept)
         result = pack_checkpoint(checkpoint, plan, progress, packer)
         kept.remove()
         return result

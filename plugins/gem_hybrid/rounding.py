@@ -95,8 +95,16 @@ def round_calibrated(weight: Floats, prepared: RoundingOrder, scheme: Scheme) ->
     Raises:
         UsageError: the weight is not finite, or too large for float16 scales.
     """
-    nearest = quantize(weight, scheme)
-    return round_side_by_side(weight, prepared, [(scheme, nearest)])[0]
+    parts = []
+    for start in range(0, len(weight), ROWS_AT_ONCE):
+        piece = weight[start : start + ROWS_AT_ONCE]
+        parts += round_side_by_side(piece, prepared, [(scheme, quantize(piece, scheme))])
+    minima = [part.minima for part in parts if part.minima is not None]
+    return Quantized(
+        codes=np.concatenate([part.codes for part in parts]),
+        scales=np.concatenate([part.scales for part in parts]),
+        minima=np.concatenate(minima) if minima else None,
+    )
 
 
 def round_side_by_side(
@@ -105,22 +113,15 @@ def round_side_by_side(
     """As `round_calibrated` for several schemes, in little more time than one takes if rows are few.
 
     Args:
-        weight: finite, `[out, in]`.
+        weight: finite, `[out, in]`, at most `ROWS_AT_ONCE` rows.
         prepared: of its inputs, for groups of that size.
         wanted: schemes of one group size, all with a minimum or all without, each with what rounding to
             the nearest gives.
     """
-    schemes = [scheme for scheme, _ in wanted]
-    at_once = max(1, ROWS_AT_ONCE // len(schemes))
-    parts = []
-    for start in range(0, len(weight), at_once):
-        piece = torch.from_numpy(weight[start : start + at_once])
-        parts.append(_round_rows(piece, prepared, schemes))
+    rounded = _round_rows(torch.from_numpy(weight), prepared, [scheme for scheme, _ in wanted])
     found = []
     for place, (scheme, nearest) in enumerate(wanted):
-        codes, scales, minima = (
-            np.concatenate([part[i][place].numpy() for part in parts]) for i in range(3)
-        )
+        codes, scales, minima = (part[place].numpy() for part in rounded)
         ours = Quantized(codes=codes, scales=scales, minima=minima if scheme.has_minimum else None)
         found.append(_better_rows(weight, prepared.hessian, scheme, ours, nearest))
     return found

@@ -26,7 +26,7 @@ from gemcore.cache import cache_folder, cache_root, write_atomically
 from gemcore.errors import FormatError, GemError, UsageError
 from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES
 from gemcore.models.checkpoint import Checkpoint
-from gemcore.models.layout import WeightUnit, weight_units
+from gemcore.models.layout import EMBEDDING, WeightUnit, weight_units
 from gemcore.models.weights import float_unit
 from gemcore.packing import (
     TILE,
@@ -117,7 +117,9 @@ def measure_choices(
     partial = path.with_suffix(".partial.json")
     found = list(_read(partial, units, whole=False) or ())
     wanted = [unit.name for unit in units[len(found) :]]
-    terms = measure_terms(checkpoint, _spread(calibration.windows), wanted)
+    # Without those of the embedding no pass is saved, and the rounding wants them later.
+    terms = measure_terms(checkpoint, _spread(calibration.windows), {*wanted, EMBEDDING})
+    _write_hessian(checkpoint, calibration, rounding_hessian(terms[EMBEDDING]))
     written = time.monotonic()
     for done, unit in enumerate(units):
         if done >= len(found):
@@ -132,6 +134,34 @@ def measure_choices(
     with suppress(OSError):
         partial.unlink(missing_ok=True)
     return tuple(found)
+
+
+def embedding_hessian(checkpoint: Checkpoint, calibration: Calibration) -> torch.Tensor:
+    """What `rounding_hessian` gives for the embedding, float32 `[hidden, hidden]`; kept in the cache."""
+    size = checkpoint.config.hidden_size
+    try:
+        kept = np.load(_hessian_path(checkpoint, calibration), allow_pickle=False)
+        if kept.dtype == np.float32 and kept.shape == (size, size):
+            return torch.from_numpy(kept)
+    except (OSError, ValueError, EOFError):
+        pass
+    terms = measure_terms(checkpoint, _spread(calibration.windows), [EMBEDDING])
+    found = rounding_hessian(terms[EMBEDDING])
+    _write_hessian(checkpoint, calibration, found)
+    return found
+
+
+def _write_hessian(checkpoint: Checkpoint, calibration: Calibration, hessian: torch.Tensor) -> None:
+    with suppress(GemError):
+        cache_folder("sensitivity")
+        with write_atomically(_hessian_path(checkpoint, calibration)) as file:
+            np.save(file, hessian.numpy(), allow_pickle=False)
+
+
+def _hessian_path(checkpoint: Checkpoint, calibration: Calibration) -> Path:
+    content = [checkpoint.identity, calibration.digest, VERSION]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+    return cache_root() / "sensitivity" / f"{digest}.npy"
 
 
 def _write(path: Path, found: Sequence[UnitChoices]) -> None:
