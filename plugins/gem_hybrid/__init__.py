@@ -50,10 +50,9 @@ OPTIONS = (
     Option(
         name="damping",
         type=float,
-        default=0.01,
         minimum=0,
         maximum=10,
-        help="of the calibrated rounding, in parts of the mean Hessian diagonal",
+        help="of the calibrated rounding, in parts of the mean Hessian diagonal; else by the text",
     ),
 )
 

@@ -6,24 +6,26 @@ those before it have lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gem_hybrid.calibration import Calibration
-from gem_hybrid.rounding import round_calibrated, rounding_order
+from gem_hybrid.rounding import damping_for, round_calibrated, rounding_order
 from gem_hybrid.sensitivity import embedding_hessian, lossless
 from gem_hybrid.states import (
     final_norm,
     float_layer,
+    module_of,
     rotation_of,
     run_layer,
     set_weight,
     units_of_layer,
 )
+from gem_hybrid.statistics import add_squares, mean_square
 from gem_hybrid.unfinished import UnfinishedWeights
 from gemcore.errors import FormatError, GemError
 from gemcore.models.checkpoint import Checkpoint
@@ -39,7 +41,7 @@ class CalibratedPacker:
         checkpoint: the model.
         schemes: unit name to scheme name, of all units.
         calibration: what to calibrate with.
-        damping: of the rounding.
+        damping: of the rounding; None for what the amount of text asks for.
         kept: weights that an earlier run has packed.
     """
 
@@ -48,7 +50,7 @@ class CalibratedPacker:
         checkpoint: Checkpoint,
         schemes: Mapping[str, str],
         calibration: Calibration,
-        damping: float,
+        damping: float | None,
         kept: UnfinishedWeights | None = None,
     ) -> None:
         self._checkpoint, self._calibration, self._damping = checkpoint, calibration, damping
@@ -82,7 +84,8 @@ class CalibratedPacker:
         elif unit.name in self._rounded:
             weight = float_unit(checkpoint, unit)
             try:
-                order = rounding_order(self._hessian(unit), self._damping, scheme.group)
+                damping = damping_for(unit.shape[1], self._calibration.tokens, self._damping)
+                order = rounding_order(self._hessian(unit), damping, scheme.group)
                 packed, exact = pack(round_calibrated(weight, order, scheme), scheme), False
             except GemError as error:
                 raise FormatError(
@@ -114,8 +117,8 @@ class CalibratedPacker:
             if unit.name not in self._rounded or self._has(unit):
                 continue
             sums[unit.name] = torch.zeros(unit.shape[1], unit.shape[1])
-            module = _module(self._layer, unit)
-            handles.append(module.register_forward_pre_hook(_listen(sums[unit.name])))
+            module = module_of(self._layer, unit)
+            handles.append(module.register_forward_pre_hook(add_squares(sums[unit.name])))
         if not sums:
             return
         run_layer(self._layer, config, rotation_of(config), self._states)
@@ -133,27 +136,8 @@ class CalibratedPacker:
         if unit.name == EMBEDDING:
             self._states = [weight[torch.tensor(window)] for window in self._windows]
             return
-        set_weight(_module(self._layer, unit), weight)
+        set_weight(module_of(self._layer, unit), weight)
         if unit.name.endswith(".feed_forward.down"):
             config = self._checkpoint.config
             self._states = run_layer(self._layer, config, rotation_of(config), self._states)
             self._layer = None
-
-
-def mean_square(states: Sequence[Tensor]) -> Tensor:
-    """The mean of `x xᵀ` over all tokens of windows `[tokens, in]`: float32 `[in, in]`."""
-    total = torch.stack([x.T @ x for x in states]).sum(0)
-    return total / sum(map(len, states))
-
-
-def _module(layer: Any, unit: WeightUnit) -> nn.Module:
-    _, _, block, name = unit.name.split(".")
-    module: nn.Module = getattr(layer, block)[name]
-    return module
-
-
-def _listen(total: Tensor) -> Any:
-    def hook(module: object, inputs: tuple[Tensor, ...]) -> None:
-        total.addmm_(inputs[0].T, inputs[0])
-
-    return hook

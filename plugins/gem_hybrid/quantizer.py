@@ -58,7 +58,7 @@ class HybridQuantizer:
     calibration_path: str | None = None
     tokens: int = 8192
     calibrated: bool = True
-    damping: float = 0.01
+    damping: float | None = None
     words: str = "hybrid"
 
     def plan(
@@ -213,7 +213,7 @@ def hybrid(
     calibration: str | None,
     tokens: int,
     rounding: str,
-    damping: float,
+    damping: float | None,
 ) -> HybridQuantizer:
     """The quantizer from its options.
 
@@ -253,7 +253,7 @@ def hybrid(
         "calibration": calibration,
         "tokens": None if tokens == 8192 else tokens,
         "rounding": None if rounding == "calibrated" else rounding,
-        "damping": None if damping == 0.01 else damping,
+        "damping": damping,
     }
     choice = PluginChoice("hybrid", {n: v for n, v in typed.items() if v is not None})
     return HybridQuantizer(

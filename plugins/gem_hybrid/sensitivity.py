@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,11 +17,19 @@ import torch
 from gem_hybrid.assignment import Choice
 from gem_hybrid.calibration import Calibration
 from gem_hybrid.rounding import (
+    damping_for,
     round_side_by_side,
     rounding_order,
     row_errors,
 )
-from gem_hybrid.statistics import Term, measure_terms, rounding_hessian
+from gem_hybrid.states import Windows
+from gem_hybrid.statistics import (
+    Term,
+    measure_importance,
+    measure_inputs,
+    rounding_hessian,
+    unit_terms,
+)
 from gemcore.cache import cache_folder, cache_root, write_atomically
 from gemcore.errors import FormatError, GemError, UsageError
 from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES
@@ -41,7 +49,7 @@ from gemcore.packing import (
 )
 
 TOKENS = 2048
-"""Calibration tokens that sensitivity is measured with: it needs far fewer than rounding."""
+"""Calibration tokens that errors are measured on: that takes far fewer than rounding."""
 
 SECONDS_TO_LOSE = 5.0
 """After so many seconds what was found is kept, for the next run if this one is stopped."""
@@ -52,7 +60,7 @@ ROWS = 256
 KV_CACHE = "kv_cache"
 """What the keys and values are called among the weights."""
 
-VERSION = 2
+VERSION = 3
 """Of the arithmetic of sensitivity and rounding: what was kept by another is not used."""
 
 Step = Callable[[int, int], None]
@@ -88,7 +96,7 @@ def measure_choices(
     schemes: Sequence[str],
     *,
     calibrated: bool = True,
-    damping: float = 0.01,
+    damping: float | None = None,
     step: Step | None = None,
 ) -> tuple[UnitChoices, ...]:
     """For each weight unit and scheme the bytes and the expected KL divergence.
@@ -100,7 +108,7 @@ def measure_choices(
         calibration: what its activations and gradients are measured on.
         schemes: names of the schemes to choose among; `f16` stands in where none of them fits.
         calibrated: rounded with error feedback, or to nearest.
-        damping: of the calibrated rounding.
+        damping: of the calibrated rounding; None for what the amount of text asks for.
         step: called with the units done and the units in all.
 
     Raises:
@@ -114,30 +122,64 @@ def measure_choices(
         return known
     for unit in units:
         check_unit(checkpoint, unit)
+    # The embedding may be the head, and then comes last.
+    ordered = [*units[1:], units[0]] if checkpoint.config.tied_head else list(units)
     partial = path.with_suffix(".partial.json")
-    found = list(_read(partial, units, whole=False) or ())
-    wanted = [unit.name for unit in units[len(found) :]]
-    # Without those of the embedding no pass is saved, and the rounding wants them later.
-    terms = measure_terms(checkpoint, _spread(calibration.windows), {*wanted, EMBEDDING})
-    _write_hessian(checkpoint, calibration, rounding_hessian(terms[EMBEDDING]))
+    found = {unit.unit: unit for unit in _read(partial, ordered, whole=False) or ()}
+    measured, others = _split(calibration.windows)
+    importance = measure_importance(checkpoint, measured)
+    wanted = {unit.name for unit in units if unit.name not in found}
+    by_name = {unit.name: unit for unit in units}
     written = time.monotonic()
-    for done, unit in enumerate(units):
-        if done >= len(found):
-            rounder = _Rounder(terms=terms.pop(unit.name), calibrated=calibrated, damping=damping)
-            found.append(_choices(checkpoint, unit, schemes, rounder))
+    for name, pair in _inputs(checkpoint, (measured, others), wanted):
+        terms, rounding = (
+            unit_terms(name, importance, inputs, checkpoint.config.tied_head) for inputs in pair
+        )
+        if name == EMBEDDING:
+            _write_hessian(checkpoint, calibration, rounding_hessian(rounding))
+        tokens = sum(map(len, others))
+        rounder = _Rounder(
+            terms=terms,
+            hessian=rounding_hessian(rounding),
+            calibrated=calibrated,
+            damping=damping_for(by_name[name].shape[1], tokens, damping),
+        )
+        found[name] = _choices(checkpoint, by_name[name], schemes, rounder)
         if time.monotonic() - written > SECONDS_TO_LOSE:
-            _write(partial, found)
+            _write(partial, [found[unit.name] for unit in ordered if unit.name in found])
             written = time.monotonic()
         if step is not None:
-            step(done + 1, len(units))
-    _write(path, found)
+            step(len(found), len(units))
+    result = tuple(found[unit.name] for unit in units)
+    _write(path, result)
     with suppress(OSError):
         partial.unlink(missing_ok=True)
-    return tuple(found)
+    return result
+
+
+def _inputs(
+    checkpoint: Checkpoint, sets: tuple[Windows, Windows], wanted: set[str]
+) -> Iterator[tuple[str, Sequence[torch.Tensor | None]]]:
+    """As `measure_inputs`; an embedding that is not the head reads no hidden states, and comes first."""
+    if not checkpoint.config.tied_head and EMBEDDING in wanted:
+        yield EMBEDDING, (None, None)
+    yield from measure_inputs(checkpoint, sets, wanted)
+
+
+def _split(windows: Windows) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """Windows to measure errors on, at most `TOKENS` tokens at even distances, and windows to round with.
+
+    What is rounded with a text loses less on that text than on any other.
+    """
+    most = max(1, min(TOKENS // len(windows[0]), len(windows) // 2))
+    chosen = {i * len(windows) // most for i in range(most)}
+    measured = [w for i, w in enumerate(windows) if i in chosen]
+    others = [w for i, w in enumerate(windows) if i not in chosen]
+    return measured, others or measured
 
 
 def embedding_hessian(checkpoint: Checkpoint, calibration: Calibration) -> torch.Tensor:
-    """What `rounding_hessian` gives for the embedding, float32 `[hidden, hidden]`; kept in the cache."""
+    """The Hessian that the embedding is rounded with, float32 `[hidden, hidden]`; kept in the cache."""
     size = checkpoint.config.hidden_size
     try:
         kept = np.load(_hessian_path(checkpoint, calibration), allow_pickle=False)
@@ -145,8 +187,12 @@ def embedding_hessian(checkpoint: Checkpoint, calibration: Calibration) -> torch
             return torch.from_numpy(kept)
     except (OSError, ValueError, EOFError):
         pass
-    terms = measure_terms(checkpoint, _spread(calibration.windows), [EMBEDDING])
-    found = rounding_hessian(terms[EMBEDDING])
+    measured, others = _split(calibration.windows)
+    importance = measure_importance(checkpoint, measured)
+    tied, inputs = checkpoint.config.tied_head, None
+    if tied:
+        ((_, (inputs,)),) = measure_inputs(checkpoint, (others,), {EMBEDDING})
+    found = rounding_hessian(unit_terms(EMBEDDING, importance, inputs, tied))
     _write_hessian(checkpoint, calibration, found)
     return found
 
@@ -194,10 +240,12 @@ class _Rounder:
 
     Attributes:
         terms: of its cost.
+        hessian: float32 `[in, in]`, to round with: of other text than the terms.
         calibrated, damping: of the rounding.
     """
 
     terms: tuple[Term, ...]
+    hessian: torch.Tensor
     calibrated: bool
     damping: float
 
@@ -237,7 +285,7 @@ class _Rounder:
             else:
                 values[scheme.name] = dequantize(nearest, scheme)
         for size in {group for group, _ in alike}:
-            order = rounding_order(rounding_hessian(self.terms), self.damping, size)
+            order = rounding_order(self.hessian, self.damping, size)
             for wanted in (alike[key] for key in alike if key[0] == size):
                 found = round_side_by_side(weight, order, wanted)
                 for (scheme, _), quantized in zip(wanted, found, strict=True):
@@ -301,20 +349,12 @@ def _sample(
     return unique, repeats * (total / ROWS) / share
 
 
-def _spread(windows: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """At most `TOKENS` tokens, of windows at even distances."""
-    most = max(1, TOKENS // len(windows[0]))
-    if len(windows) <= most:
-        return list(windows)
-    return [windows[i * len(windows) // most] for i in range(most)]
-
-
 def _key(
     checkpoint: Checkpoint,
     calibration: Calibration,
     schemes: Iterable[str],
     calibrated: bool,
-    damping: float,
+    damping: float | None,
 ) -> str:
     from gemcore import __version__
 

@@ -68,6 +68,13 @@ def float_layer(
     return layer
 
 
+def module_of(layer: Any, unit: WeightUnit) -> nn.Module:
+    """The linear layer of a unit in its decoder layer."""
+    _, _, block, name = unit.name.split(".")
+    module: nn.Module = getattr(layer, block)[name]
+    return module
+
+
 def set_weight(linear: Any, weight: Tensor) -> None:
     """Give a dense layer another weight `[out, in]`, without gradients."""
     linear.weight = _fixed(weight)

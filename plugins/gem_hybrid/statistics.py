@@ -1,4 +1,4 @@
-"""What rounding a weight costs, from one pass of the float model forwards and backwards.
+"""What rounding a weight costs, from passes of the float model forwards and backwards.
 
 A small change `ΔW` of a weight `[out, in]` changes its outputs by `ΔW·x`, and the distribution over the
 next tokens by a KL divergence of, to second order, half the mean of `(g·ΔW·x)²`, where `g` is the gradient
@@ -17,18 +17,27 @@ tokens that it stands for; how often they come is what the model itself expects,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 import attrs
 import torch
 from torch import Tensor
 
-from gem_hybrid.states import Windows
+from gem_hybrid.states import (
+    Windows,
+    final_norm,
+    float_layer,
+    module_of,
+    rotation_of,
+    run_layer,
+    units_of_layer,
+)
 from gemcore.models.cache_layout import KEY_BLOCK
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.decoder import causal_placement, new_caches
 from gemcore.models.eager import EagerModel
-from gemcore.models.layout import EMBEDDING, HEAD
+from gemcore.models.layout import EMBEDDING, HEAD, weight_units
+from gemcore.models.weights import float_unit
 
 SEED = 0
 
@@ -55,43 +64,42 @@ def rounding_hessian(terms: Iterable[Term]) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
-class _Sums:
-    """Sums over tokens of what one unit reads and of its squared gradients."""
+@attrs.frozen(kw_only=True, eq=False)
+class Importance:
+    """How much the outputs of each weight matter, from gradients.
+
+    Attributes:
+        rows: for each unit `E[g²]` of each output, float32 `[out]`. For the head that is known without a
+            gradient, also where it is the embedding; for the embedding it is how often each row is read.
+        stream: `E[g²]` of each channel of the residual stream behind the embedding, float32 `[hidden]`.
+    """
+
+    rows: dict[str, Tensor]
+    stream: Tensor
+
+
+class _Squares:
+    """The sum over tokens of squared gradients."""
 
     def __init__(self) -> None:
-        self.inputs: Tensor | None = None
-        self.gradients: Tensor | None = None
+        self.total: Tensor | None = None
 
-    def read(self, x: Tensor) -> None:
-        product = x.detach().T @ x.detach()
-        self.inputs = product if self.inputs is None else self.inputs.add_(product)
-
-    def learn(self, gradient: Tensor) -> None:
+    def add(self, gradient: Tensor) -> None:
         square = gradient.detach().square().sum(0)
-        self.gradients = square if self.gradients is None else self.gradients.add_(square)
+        self.total = square if self.total is None else self.total.add_(square)
 
 
-def measure_terms(
-    checkpoint: Checkpoint, windows: Windows, only: Iterable[str] | None = None
-) -> dict[str, tuple[Term, ...]]:
-    """The terms of each weight unit, or of those in `only`, by name.
-
-    Args:
-        checkpoint: the model.
-        windows: token ids; the model reads each by itself.
-        only: names of units; the others cost no memory.
-    """
+def measure_importance(checkpoint: Checkpoint, windows: Windows) -> Importance:
+    """Run the model forwards and backwards over the windows, each by itself."""
     model = EagerModel(checkpoint)
     decoder, config = model.decoder.requires_grad_(False), model.config
-    chosen = None if only is None else set(only)
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, _Squares] = {}
     handles = []
     for name, module in decoder.named_modules():
-        linear = name.startswith("layers.") and hasattr(module, "embed")
-        if linear and (chosen is None or name in chosen):
-            sums[name] = _Sums()
+        if name.startswith("layers.") and hasattr(module, "embed"):
+            sums[name] = _Squares()
             handles.append(module.register_forward_hook(_listen(sums[name])))
-    stream, last = _Sums(), _Sums()
+    stream = _Squares()
     drawn = torch.zeros(config.vocabulary_size)
     spread = torch.zeros(config.vocabulary_size)
     generator = torch.Generator().manual_seed(SEED)
@@ -104,9 +112,7 @@ def measure_terms(
         placement = causal_placement(0, count)
         for layer, cache in zip(decoder.layers, caches, strict=True):
             x, _ = layer(x, decoder.rotation, placement, cache, None, None)
-        read = decoder.norm(x)
-        last.read(read)
-        logits = decoder.head(read)
+        logits = decoder.head(decoder.norm(x))
         with torch.no_grad():
             p = torch.softmax(logits, dim=1)
             drawn += p.sum(0)
@@ -115,33 +121,91 @@ def measure_terms(
             noise = root * torch.randn(p.shape, generator=generator)
             noise -= p * noise.sum(1, keepdim=True)
             del p, root
-        stream.learn(torch.autograd.grad(logits, start, noise)[0])
+        stream.add(torch.autograd.grad(logits, start, noise)[0])
     for handle in handles:
         handle.remove()
     tokens = sum(map(len, windows))
-    terms: dict[str, tuple[Term, ...]] = {
-        name: (_term(found, tokens),) for name, found in sums.items()
-    }
-    assert stream.gradients is not None
-    assert last.inputs is not None
-    embed = Term(rows=drawn / tokens, hessian=torch.diag(stream.gradients / tokens))
-    head = Term(rows=spread / tokens, hessian=last.inputs / tokens)
-    if chosen is None or EMBEDDING in chosen:
-        terms[EMBEDDING] = (embed, head) if config.tied_head else (embed,)
-    if not config.tied_head and (chosen is None or HEAD in chosen):
-        terms[HEAD] = (head,)
-    return terms
+    assert stream.total is not None
+    rows = {name: found.total / tokens for name, found in sums.items() if found.total is not None}
+    rows |= {EMBEDDING: drawn / tokens, HEAD: spread / tokens}
+    return Importance(rows=rows, stream=stream.total / tokens)
 
 
-def _listen(sums: _Sums) -> object:
-    def hook(module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sums.read(inputs[0])
-        output.register_hook(sums.learn)
+def unit_terms(
+    name: str, importance: Importance, inputs: Tensor | None, tied_head: bool
+) -> tuple[Term, ...]:
+    """The terms of one weight unit.
+
+    Args:
+        name: of the unit.
+        importance: of the model's outputs.
+        inputs: the mean of `x xᵀ` of what the unit reads as a linear layer, float32 `[in, in]`; None for an
+            embedding that is not the head.
+        tied_head: the embedding is the head.
+    """
+    if name != EMBEDDING:
+        assert inputs is not None
+        return (Term(rows=importance.rows[name], hessian=inputs),)
+    embed = Term(rows=importance.rows[EMBEDDING], hessian=torch.diag(importance.stream))
+    if not tied_head:
+        return (embed,)
+    assert inputs is not None
+    return (embed, Term(rows=importance.rows[HEAD], hessian=inputs))
+
+
+def measure_inputs(
+    checkpoint: Checkpoint, sets: Sequence[Windows], wanted: Container[str]
+) -> Iterator[tuple[str, list[Tensor]]]:
+    """What each linear layer reads, layer by layer, with one layer's weights in memory.
+
+    Yields the name of its unit and, for each set of windows, the mean of `x xᵀ`, float32 `[in, in]`, of
+    those that are `wanted`. The head comes last, also where it is the embedding.
+    """
+    config = checkpoint.config
+    rotation = rotation_of(config)
+    embedding = torch.from_numpy(float_unit(checkpoint, weight_units(config)[0]))
+    states = [[embedding[torch.tensor(window)] for window in windows] for windows in sets]
+    del embedding
+    for index in range(config.layers):
+        units = units_of_layer(config, index)
+        weights = {u.name: torch.from_numpy(float_unit(checkpoint, u)) for u in units}
+        layer = float_layer(checkpoint, index, weights)
+        found: dict[str, list[Tensor]] = {u.name: [] for u in units if u.name in wanted}
+        for i, each in enumerate(states):
+            handles = []
+            for unit in units:
+                if unit.name in found:
+                    found[unit.name].append(torch.zeros(unit.shape[1], unit.shape[1]))
+                    hook = add_squares(found[unit.name][-1])
+                    handles.append(module_of(layer, unit).register_forward_pre_hook(hook))
+            states[i] = run_layer(layer, config, rotation, each)
+            for handle in handles:
+                handle.remove()
+        for name, totals in found.items():
+            counts = [sum(map(len, each)) for each in states]
+            yield name, [total / count for total, count in zip(totals, counts, strict=True)]
+    head = EMBEDDING if config.tied_head else HEAD
+    if head in wanted:
+        yield head, [mean_square(final_norm(checkpoint, each)) for each in states]
+
+
+def mean_square(states: Sequence[Tensor]) -> Tensor:
+    """The mean of `x xᵀ` over all tokens of windows `[tokens, in]`: float32 `[in, in]`."""
+    total = torch.stack([x.T @ x for x in states]).sum(0)
+    return total / sum(map(len, states))
+
+
+def add_squares(total: Tensor) -> Callable[[object, tuple[Tensor, ...]], None]:
+    """A hook of a linear layer that adds the `x xᵀ` of what it reads to `total`."""
+
+    def hook(module: object, inputs: tuple[Tensor, ...]) -> None:
+        total.addmm_(inputs[0].T, inputs[0])
 
     return hook
 
 
-def _term(sums: _Sums, tokens: int) -> Term:
-    assert sums.inputs is not None
-    assert sums.gradients is not None
-    return Term(rows=sums.gradients / tokens, hessian=sums.inputs / tokens)
+def _listen(squares: _Squares) -> object:
+    def hook(module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.register_hook(squares.add)
+
+    return hook

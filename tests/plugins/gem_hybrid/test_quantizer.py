@@ -97,7 +97,7 @@ def test_all_schemes_are_choices(tiny, make):
 def test_the_table_is_kept_in_the_cache(tiny, make, cache, monkeypatch):
     first = make(bits=5).choices(tiny)
     (path,) = (cache / "sensitivity").glob("*.json")
-    monkeypatch.setattr(sensitivity, "measure_terms", None)
+    monkeypatch.setattr(sensitivity, "measure_importance", None)
     assert make(bits=8).choices(tiny) == first
     for damage in ("", "{}", path.read_text().replace('"bytes": ', '"bytes": 1')):
         path.write_text(damage)

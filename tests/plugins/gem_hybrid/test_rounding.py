@@ -6,7 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gem_hybrid.rounding import round_calibrated, rounding_order, row_errors, search_scales
+from gem_hybrid.rounding import (
+    damping_for,
+    round_calibrated,
+    rounding_order,
+    row_errors,
+    search_scales,
+)
 from gemcore.errors import UsageError
 from gemcore.packing import SCHEMES, dequantize, get_scheme, pack, quantize, unpack
 
@@ -55,7 +61,7 @@ def test_codes_are_those_of_optimal_brain_quantization(name):
     """One group, so that its scales are known: then the codes follow from the textbook's own loop."""
     scheme, inputs = get_scheme(name), get_scheme(name).group
     weight, hessian = weights(8, inputs), correlated(inputs)
-    order = rounding_order(hessian, group=scheme.group)
+    order = rounding_order(hessian, 0.01, group=scheme.group)
     found = round_calibrated(weight, order, scheme)
     scale = found.scales[:, 0].astype(np.float64)
     low = np.zeros(8) if found.minima is None else found.minima[:, 0].astype(np.float64)
@@ -120,3 +126,10 @@ def test_what_is_not_finite_is_refused():
         round_calibrated(np.full((4, 32), np.nan, np.float32), order, scheme)
     with pytest.raises(UsageError, match="too large to be of use"):
         round_calibrated(np.full((4, 32), 1e9, np.float32), order, scheme)
+
+
+def test_damping_is_less_the_more_text_there_is():
+    assert damping_for(576, 8192, 0.5) == 0.5
+    assert damping_for(1024, 8192) == 0.375
+    assert damping_for(1024, 100) == 1.0
+    assert damping_for(64, 10**6) == 0.05
