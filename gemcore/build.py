@@ -68,9 +68,7 @@ def compile_bundle(
     With `strict`, a weight that cannot have the scheme that was asked for is an error.
     """
     tell = step or _silent
-    routing = routing_of(parts.router, parts.names["router"], checkpoint.config.layers)
-    if routing is not None:
-        routing.experts.check_base(checkpoint)
+    routing = routing_of(parts.router, parts.names["router"], checkpoint)
     check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)

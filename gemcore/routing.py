@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from gemcore.experts.expert_set import ExpertSet
+    from gemcore.models.checkpoint import Checkpoint
     from gemcore.models.decoder import ExpertShape
     from gemcore.protocols import Router
 
@@ -75,15 +76,22 @@ class Routing:
         )
 
 
-def routing_of(router: Router, name: str, layers: int) -> Routing | None:
-    """Ask a router what it adds to a model of so many layers; None where that is nothing.
+def routing_of(router: Router, name: str, checkpoint: Checkpoint) -> Routing | None:
+    """Ask a router what it adds to a model; None where that is nothing.
 
-    `name` is what the user typed, for messages. Raises UsageError for a router that chooses among
-    experts and has none, or has experts and never chooses.
+    `name` is what the user typed, for messages.
+
+    Raises:
+        UsageError: the router chooses among experts and has none, or has experts and never chooses, or its
+            experts are for another model.
+        FormatError: an expert has a delta that the model has no place for.
     """
-    modules = tuple(router.layer_module(layer) for layer in range(layers))
     give_experts = getattr(router, "experts", None)
     experts = None if give_experts is None else give_experts()
+    if experts is not None:
+        experts.check_base(checkpoint)
+    layers = checkpoint.config.layers
+    modules = tuple(router.layer_module(layer) for layer in range(layers))
     chooses = any(module is not None for module in modules)
     if experts is None and not chooses:
         return None

@@ -80,7 +80,7 @@ def slow_block(scheme: Scheme, weight: Quantized, tile: int, group: int) -> byte
 
 
 @grouped_schemes
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_unpack_undoes_pack(scheme, data):
     weight = data.draw(quantized_weights(scheme))
@@ -134,7 +134,7 @@ def test_halves_come_back_exactly(weight):
 
 
 @grouped_schemes
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_rounding_stays_within_half_a_step(scheme, data):
     weight = data.draw(weights(scheme))

@@ -81,7 +81,7 @@ def routed(tiny, tiny_parts, experts, network, tmp_path_factory):
 @pytest.fixture(scope="module")
 def eager(tiny, tiny_parts, experts, network):
     router = Listening(experts)
-    routing = routing_of(router, "listening", tiny.config.layers)
+    routing = routing_of(router, "listening", tiny)
     plan = tiny_parts.quantizer.plan(tiny)
     packed, _ = pack_checkpoint(tiny, plan)
     weights = routed_weights(packed, routing.shape(), experts.stacked(), routing.modules)

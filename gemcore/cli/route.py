@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from gemcore.routing_time import RoutingTime
 
 
+ROUTER = "scar"
+"""What is asked where no router is named: with none there is nothing to show."""
+
+
 @click.command()
 @click.argument("text", required=False)
 @open_options
@@ -42,12 +46,15 @@ def route(
 ) -> None:
     """Say which experts TEXT, or the text on stdin, calls for, and time the routing alone.
 
-    The text is put into the chat template, as `gem run` would do; nothing is answered.
+    The text is put into the chat template, as `gem run` would do; nothing is answered. The router is `scar`
+    where none is named.
     """
     from gemcore.routes import check_experts
     from gemcore.routing_time import check_repetitions, time_routing
 
     check_repetitions(repeat)
+    if bundle is None and recipe_file is None and given["router"] is None:
+        given["router"] = ROUTER
     recipe = read_recipe(recipe_file, given | {"chat": False if no_chat else None})
     prompt = read_text_argument(text)
     session = open_for_command(recipe, bundle, strict=strict)

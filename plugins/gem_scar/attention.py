@@ -23,6 +23,10 @@ SMALLEST = 1e-6
 """What a probability counts as at least where its logarithm is taken."""
 
 
+LEAST_SHARE = 0.5
+"""What a prior must give the experts together, or else the general path reads the whole prompt."""
+
+
 @attrs.frozen(kw_only=True)
 class ScarSettings:
     """What SCAR decides by.
@@ -35,7 +39,7 @@ class ScarSettings:
         radius: a token farther than this from all keys is unfamiliar, and the general path takes over;
             None where no distance is too far.
         prior_weight: how much the logarithm of the prior counts.
-        hard: the expert with most mass gets weight 1, the others none.
+        hard: the expert with most mass gets weight 1 if the general path has less, the others none.
     """
 
     temperature: float = 1.0
@@ -95,12 +99,16 @@ class ClusterAttention(nn.Module):
         """
         settings = self.settings
         mass = self.mass(hidden, prior)
-        weights = self.linear(kept_by_mass(mass, settings.top_p), self.values)
+        kept = kept_by_mass(mass, settings.top_p)
+        weights = self.linear(kept, self.values)
         most = 1 if settings.hard else settings.max_experts
+        general = kept.sum(-1, keepdim=True) - weights.sum(-1, keepdim=True)
         weights = torch.where(rank_of(weights) < most, weights, 0.0)
         if settings.hard:
-            weights = torch.where(weights > 0, 1.0, 0.0)
-        return torch.where(self.entropy(mass) <= settings.tau, weights, 0.0)
+            weights = torch.where(weights > general.clamp(min=SMALLEST), 1.0, 0.0)
+        weights = torch.where(self.entropy(mass) <= settings.tau, weights, 0.0)
+        total = prior.sum(-1, keepdim=True)
+        return torch.where((total > 0) & (total < LEAST_SHARE), 0.0, weights)
 
     def mass(self, hidden: Tensor, prior: Tensor) -> Tensor:
         """How a token's attention is spread over the clusters: `[tokens, clusters]`, sums of 1."""

@@ -1,8 +1,8 @@
-"""Thresholds: how sure a router must be, told from texts that it has not seen and kinds it does not know.
+"""Thresholds: how sure a router must be, told from texts that it has not seen.
 
-Benchmarks are left out in turns. Half of what thresholds are chosen on is of that kind, and there the
-general path counts as right: the experts themselves have learned these benchmarks, so what they would save
-on texts that are really new cannot be told from them. What is unfamiliar takes the general path.
+What is unfamiliar takes the general path. What is unfamiliar cannot be told from examples of it, for those
+would be familiar: thresholds are those that a given share of held-out familiar texts passes (inductive
+conformal prediction; Papadopoulos and others, ECML 2002).
 """
 
 from __future__ import annotations
@@ -13,35 +13,33 @@ import attrs
 import torch
 from torch import Tensor
 
-from gem_scar.attention import ClusterAttention, ScarSettings
+from gem_scar.attention import LEAST_SHARE, SMALLEST, ClusterAttention, ScarSettings
 from gem_scar.gather import Gathered
-from gem_scar.prior import certainty
-from gem_scar.train import Clusters
+from gem_scar.prior import SLOPE, certainty
+from gem_scar.train import Clusters, train_prior
 from gemcore.models import float_ops
 
 TAUS = tuple(i / 20 for i in range(1, 21))
-_ROUNDS = 300
+_ROUNDS = 200
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Trial:
-    """What a router, fitted on some texts, makes of others.
+    """What a router, fitted on some texts, makes of others of the same sources.
 
     Attributes:
         clusters: the trained cluster attention.
         data: texts that it was not trained on.
         owners: float32 `[sources, experts]`: whose texts those of a source are.
         logits: of the prior for those texts, float32 `[texts, sources]`.
-        known: whether texts of the same sources were trained on.
-        encoder_logits: the same as `logits` of the sentence encoder's prior, where that is fitted.
+        thresholds: of certainty, float32 `[sources]`.
     """
 
     clusters: Clusters
     data: Gathered
     owners: Tensor
     logits: Tensor
-    known: bool
-    encoder_logits: Tensor | None = None
+    thresholds: Tensor
 
 
 def held_out_texts(data: Gathered, share: float) -> Tensor:
@@ -71,101 +69,98 @@ def source_folds(data: Gathered, folds: int) -> Iterator[Tensor]:
             yield left_out
 
 
-@attrs.frozen(kw_only=True)
-class PriorSettings:
-    """Of `gem_scar.prior.SourceClassifier`: see there."""
+def unseen_logits(points: Tensor, sources: Tensor, count: int, decay: float, folds: int) -> Tensor:
+    """What a prior says of texts that it was not fitted on (cross-validation): `[texts, count]`."""
+    found = torch.zeros(len(points), count)
+    fold = torch.arange(len(points)) % folds
+    for i in range(folds):
+        weight, bias = train_prior(points[fold != i], sources[fold != i], count, decay)
+        found[fold == i] = points[fold == i] @ weight.T + bias
+    return found
 
-    temperature: float
-    slope: float
-    offset: float
 
+def certainty_thresholds(logits: Tensor, sources: Tensor, familiar: float) -> Tensor:
+    """For each source the certainty that a share `familiar` of its texts reaches: `[sources]`.
 
-def calibrate_prior(trials: list[Trial]) -> PriorSettings:
-    """Temperature, slope and offset that make the prior's shares true, by cross-entropy.
-
-    The general path counts as right on what is unfamiliar, and where the likeliest expert is of no use.
+    The conformal prediction is Mondrian (Vovk and others, 2003): each kind has its own threshold, because
+    what is certain for one is not for another.
     """
-    weights = _level([torch.full((len(t.logits),), float(t.known)) for t in trials])
-    parts = weights.split([len(trial.logits) for trial in trials])
-    targets = [_targets(trial, trial.logits.softmax(-1) @ trial.owners) for trial in trials]
-    log_temperature = torch.nn.Parameter(torch.tensor(0.0))
-    slope, offset = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(0.0))
-    optimizer = torch.optim.Adam([log_temperature, slope, offset], lr=0.05)
-    for _ in range(_ROUNDS):
-        loss = torch.zeros(())
-        for trial, target, weight in zip(trials, targets, parts, strict=True):
-            found = _shares(trial, log_temperature.exp(), slope, offset)
-            whole = torch.cat([found, 1 - found.sum(-1, keepdim=True)], 1)
-            chosen = whole.gather(1, target[:, None])[:, 0]
-            loss = loss - (chosen.clamp(min=1e-6).log() * weight).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return PriorSettings(
-        temperature=float(log_temperature.detach().exp()),
-        slope=float(slope.detach()),
-        offset=float(offset.detach()),
+    sure = certainty(logits.softmax(-1))[:, 0]
+    return torch.stack(
+        [
+            (sure[sources == source] if (sources == source).any() else sure).quantile(1 - familiar)
+            for source in range(logits.shape[1])
+        ]
     )
 
 
-def prior_shares(trial: Trial, settings: PriorSettings) -> Tensor:
+def likeliest_temperature(logits: Tensor, sources: Tensor) -> float:
+    """That which makes the shares of the sources true (arXiv 1706.04599)."""
+    log_temperature = torch.nn.Parameter(torch.tensor(0.0))
+    optimizer = torch.optim.LBFGS([log_temperature], line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(logits / log_temperature.exp(), sources)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return float(log_temperature.detach().exp())
+
+
+def passes(logits: Tensor, thresholds: Tensor) -> Tensor:
+    """Whether a prior is certain enough of texts with logits `[texts, sources]`: bool `[texts]`."""
+    shares = logits.softmax(-1)
+    return certainty(shares)[:, 0] >= shares @ thresholds
+
+
+def prior_shares(trial: Trial, temperature: float) -> Tensor:
     """The prior of a trial's texts: float32 `[texts, experts]`."""
-    values = (settings.temperature, settings.slope, settings.offset)
-    return _shares(trial, *(torch.tensor(value) for value in values))
-
-
-def _shares(trial: Trial, temperature: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    shares = torch.softmax(trial.logits / temperature, dim=-1)
-    return (shares @ trial.owners) * torch.sigmoid(slope * certainty(shares) + offset)
+    shares = trial.logits.softmax(-1)
+    gate = torch.sigmoid(SLOPE * (certainty(shares) - (shares @ trial.thresholds)[:, None]))
+    return torch.softmax(trial.logits / temperature, dim=-1) @ trial.owners * gate
 
 
 def calibrate_clusters(
-    trials: list[Trial], priors: list[Tensor], start: ScarSettings
+    trial: Trial, prior: Tensor, start: ScarSettings, familiar: float
 ) -> ScarSettings:
-    """Temperature, radius and weight of the prior by cross-entropy, in the same way as the prior's."""
-    distances, groups, targets, biases, known = [], [], [], [], []
-    for trial, prior in zip(trials, priors, strict=True):
-        found = trial.clusters.distances(trial.data.states)
-        owners = trial.data.owners
-        shares = torch.softmax(-found / start.temperature, -1) @ trial.clusters.values
-        targets.append(_targets(trial, shares, owners))
-        distances.append(found)
-        groups.append(trial.clusters.values)
-        biases.append(prior[owners])
-        known.append(torch.full((len(owners),), float(trial.known)))
-    weights = _level(known).split([len(k) for k in known])
+    """Radius by the share of tokens within it; temperature and weight of the prior by cross-entropy.
+
+    The general path counts as right where the likeliest expert is of no use. Texts that the prior gives to
+    the general path do not count, for no token of theirs is asked.
+    """
+    found, group = trial.clusters.distances(trial.data.states), trial.clusters.values
+    owners = trial.data.owners
+    likeliest = (torch.softmax(-found / start.temperature, -1) @ group).argmax(-1)
+    target = torch.where(trial.data.useful(likeliest, owners), likeliest, group.shape[1])
+    beyond = found.amin(-1).quantile(familiar)
+    scores = -torch.cat([found, beyond.expand(len(found), 1)], 1)
+    wide = torch.cat([group, torch.zeros_like(group[:1])])
+    whole = torch.cat([wide, 1 - wide.sum(-1, keepdim=True)], 1)
+    opinion = torch.cat([prior, 1 - prior.sum(-1, keepdim=True)], 1)[owners] @ whole.T
+    bias = opinion.clamp(min=SMALLEST).log()
+    asked = (prior.sum(-1) >= LEAST_SHARE).float()[owners]
     log_temperature = torch.nn.Parameter(torch.tensor(start.temperature).log())
-    nearest = torch.cat([found.amin(-1) for found in distances])
-    beyond = torch.nn.Parameter(nearest.median().log())
     strength = torch.nn.Parameter(torch.tensor(0.5))
-    optimizer = torch.optim.Adam([log_temperature, beyond, strength], lr=0.05)
-    for _ in range(_ROUNDS // 3):
-        loss = torch.zeros(())
-        for found, group, bias, target, weight in zip(
-            distances, groups, biases, targets, weights, strict=True
-        ):
-            far = beyond.exp().expand(len(found), 1)
-            wide = torch.cat([group, torch.zeros_like(group[:1])])
-            shares_of = bias @ wide.T + (1 - bias.sum(-1, keepdim=True)) * (1 - wide.sum(-1))
-            scores = -torch.cat([found, far], 1) / log_temperature.exp()
-            scores = scores + strength * shares_of.clamp(min=1e-6).log()
-            mass = torch.softmax(scores, -1)
-            whole = torch.cat([wide, 1 - wide.sum(-1, keepdim=True)], 1)
-            chosen = (mass @ whole).gather(1, target[:, None])[:, 0]
-            loss = loss - (chosen.clamp(min=1e-9).log() * weight).sum()
+    optimizer = torch.optim.Adam([log_temperature, strength], lr=0.05)
+    for _ in range(_ROUNDS):
+        mass = torch.softmax(scores / log_temperature.exp() + strength * bias, -1)
+        chosen = (mass @ whole).gather(1, target[:, None])[:, 0]
+        loss = -(chosen.clamp(min=1e-9).log() * asked).sum() / asked.sum().clamp(min=1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return attrs.evolve(
         start,
         temperature=float(log_temperature.detach().exp()),
-        radius=float((2 * beyond.detach().exp()).sqrt()),
+        radius=float((2 * beyond).sqrt()),
         prior_weight=max(0.0, float(strength.detach())),
     )
 
 
 def choose_tau(
-    trials: list[Trial], priors: list[Tensor], settings: ScarSettings, penalty: float
+    trial: Trial, prior: Tensor, settings: ScarSettings, penalty: float
 ) -> tuple[ScarSettings, dict[str, float]]:
     """The gate with the greatest use, and whether the likeliest expert had better work in full.
 
@@ -178,48 +173,34 @@ def choose_tau(
     for hard in (False, True):
         for tau in TAUS:
             tried = attrs.evolve(settings, tau=tau, hard=hard)
-            report = outcome(trials, priors, tried)
-            use = sum(
-                report[f"{kind}, saved"] - penalty * report[f"{kind}, lost"]
-                for kind in ("known", "unfamiliar")
-                if f"{kind}, saved" in report
-            )
+            report = outcome(trial, prior, tried)
+            use = report["saved"] - penalty * report["lost"]
             if use > best[0]:
                 best = (use, tried, report)
     return best[1], best[2]
 
 
-def outcome(trials: list[Trial], priors: list[Tensor], settings: ScarSettings) -> dict[str, float]:
-    """What weights do on known and on unfamiliar texts, means over tokens.
+def outcome(trial: Trial, prior: Tensor, settings: ScarSettings) -> dict[str, float]:
+    """What weights do, means over tokens.
 
     Returns:
-        For each of `known` and `unfamiliar`: weight of the text's own expert (`right`) and of others
-        (`wrong`), what the weights save (`saved`) and what they lose (`lost`). On what is unfamiliar, all
-        weights lose as much as the right ones save on what is known.
+        Weight of the text's own expert (`right`) and of others (`wrong`), what the weights save (`saved`)
+        and what they lose (`lost`).
     """
-    found: dict[str, list[Tensor]] = {}
-    cost = _typical_saving(trials)
-    for trial, prior in zip(trials, priors, strict=True):
-        clusters = trial.clusters
-        module = ClusterAttention(
-            clusters.query, clusters.keys, clusters.values, settings, float_ops
-        )
-        owners = trial.data.owners
-        with torch.no_grad():
-            weights = module(trial.data.states, prior[owners])
-        labels = trial.data.labels[owners]
-        whole = torch.cat([weights, torch.zeros_like(weights[:, :1])], 1)
-        right = whole.gather(1, labels[:, None])[:, 0]
-        saved = saving(trial.data, weights) if trial.known else -cost * weights.sum(-1)
-        kind = "known" if trial.known else "unfamiliar"
-        for name, values in (
-            ("right", right),
-            ("wrong", weights.sum(-1) - right),
-            ("saved", saved.clamp(min=0)),
-            ("lost", (-saved).clamp(min=0)),
-        ):
-            found.setdefault(f"{kind}, {name}", []).append(values)
-    return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}
+    clusters, owners = trial.clusters, trial.data.owners
+    module = ClusterAttention(clusters.query, clusters.keys, clusters.values, settings, float_ops)
+    with torch.no_grad():
+        weights = module(trial.data.states, prior[owners])
+    labels = trial.data.labels[owners]
+    whole = torch.cat([weights, torch.zeros_like(weights[:, :1])], 1)
+    right = whole.gather(1, labels[:, None])[:, 0]
+    saved = saving(trial.data, weights)
+    return {
+        "right": float(right.mean()),
+        "wrong": float((weights.sum(-1) - right).mean()),
+        "saved": float(saved.clamp(min=0).mean()),
+        "lost": float((-saved).clamp(min=0).mean()),
+    }
 
 
 def saving(data: Gathered, weights: Tensor) -> Tensor:
@@ -232,35 +213,3 @@ def saving(data: Gathered, weights: Tensor) -> Tensor:
         return (weights * data.gains[data.owners]).sum(-1)
     signs = torch.nn.functional.one_hot(data.labels, weights.shape[1] + 1)[:, :-1] * 2 - 1
     return (weights * signs[data.owners]).sum(-1)
-
-
-def _typical_saving(trials: list[Trial]) -> float:
-    """What its own expert saves on a known text, at full weight: the mean where it saves anything."""
-    means = [_own_saving(trial.data) for trial in trials if trial.known]
-    saved = torch.cat(means)
-    return float(saved[saved > 0].mean()) if bool((saved > 0).any()) else 0.0
-
-
-def _own_saving(data: Gathered) -> Tensor:
-    labels = data.labels[data.owners]
-    if data.gains is None:
-        return torch.ones(len(labels))
-    own = torch.cat([data.gains, torch.zeros_like(data.gains[:, :1])], 1)[data.owners]
-    return own.gather(1, labels[:, None])[:, 0]
-
-
-def _targets(trial: Trial, shares: Tensor, owners: Tensor | None = None) -> Tensor:
-    """The likeliest expert where it is of use, else the number of experts: int64 `[n]`."""
-    chosen = shares.argmax(-1)
-    general = torch.full_like(chosen, shares.shape[1])
-    if not trial.known:
-        return general
-    owners = torch.arange(len(chosen)) if owners is None else owners
-    return torch.where(trial.data.useful(chosen, owners), chosen, general)
-
-
-def _level(known: list[Tensor]) -> Tensor:
-    """Weights with a sum of 1 that give known and unfamiliar parts the same say."""
-    flags = torch.cat(known) > 0
-    weights = torch.where(flags, 1 / flags.sum().clamp(min=1), 1 / (~flags).sum().clamp(min=1))
-    return weights / weights.sum()

@@ -49,7 +49,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--items",
     type=click.IntRange(2),
-    default=100,
+    default=120,
     show_default=True,
     help="The most texts of each benchmark or file.",
 )
@@ -61,6 +61,11 @@ _PATH = click.Path(path_type=Path)
     "--prior",
     type=click.Choice(("early", "encoder")),
     help="encoder: fit the prior of a sentence encoder as well, which is fetched (84 MB) if need be.",
+)
+@click.option(
+    "--familiar",
+    type=click.FloatRange(0.5, 1),
+    help="Share of held-out texts that count as familiar; less of it is more caution.  [default: 0.8]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def fit_router(
@@ -75,6 +80,7 @@ def fit_router(
     steps: int | None,
     layer: int | None,
     prior: str | None,
+    familiar: float | None,
     seed: int,
 ) -> None:
     """Fit a router to the experts of a set, on the train items of the benchmarks.
@@ -82,7 +88,7 @@ def fit_router(
     The domain of a benchmark says which expert its items are for; items of a domain without an expert
     are for the general path. The result is written beside the experts.
     """
-    from gem_scar.examples import benchmark_examples, everyday_examples, general_examples
+    from gem_scar.examples import benchmark_examples, general_examples, written_examples
     from gem_suite.folders import data_folder
     from gemcore.experts.library import open_set
     from gemcore.options import parse_words
@@ -93,10 +99,11 @@ def fit_router(
     if choice is not None:
         asked = type(asked)(asked.name, {**asked.options, "experts": choice})
     selection = host.select("router", asked)
-    if prior is not None and selection.name != "scar":
-        raise UsageError(
-            f"--prior is for router 'scar': router '{selection.name}' has none to choose"
-        )
+    for option, value in (("--prior", prior), ("--familiar", familiar)):
+        if value is not None and selection.name != "scar":
+            raise UsageError(
+                f"{option} is for router 'scar': router '{selection.name}' has none to choose"
+            )
     router = host.create(selection)
     experts = open_set(selection.options.get("experts"), host)
     if "fit" not in selection.record.capabilities:
@@ -113,11 +120,12 @@ def fit_router(
             licences=licences,
         )
     )
-    examples += everyday_examples()
+    examples += written_examples(domains_of(experts))
     for path in general:
         examples += general_examples(path, items, seed)
-    given = {"seed": seed, "steps": steps, "layer": layer, "prior": prior}
-    _fit(router, examples, {name: value for name, value in given.items() if value is not None})
+    given = {"steps": steps, "layer": layer, "prior": prior, "familiar": familiar}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    _fit(router, examples, {"seed": seed, **chosen})
 
 
 def domains_of(experts: ExpertSet) -> dict[str, str]:

@@ -116,7 +116,7 @@ class LayerNorm(nn.Module):
 def attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Every token attends to all: `[tokens, heads, width]` each to `[tokens, heads * width]`."""
     heads = [part.transpose(0, 1)[None] for part in (queries, keys, values)]
-    found = nn.functional.scaled_dot_product_attention(*heads)[0]
+    found = nn.functional.scaled_dot_product_attention(*heads).squeeze(0)
     return found.transpose(0, 1).flatten(1)
 
 

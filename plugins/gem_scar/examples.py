@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 GENERAL = "none"
 """The label of texts that no expert is for."""
 
-EVERYDAY = "everyday.txt"
-"""The file of GEM's own examples for the general path, one a line."""
+PROMPTS = "prompts"
+"""The folder of what people ask, written for GEM, one prompt a line: a file for each domain that is asked
+about, and `everyday.txt`, which is no domain's."""
 
 _CHOICES = ("multiple_choice", "classification")
 
@@ -164,12 +165,23 @@ def general_examples(path: Path, items: int, seed: int) -> tuple[Example, ...]:
     return tuple(Example(text=text, label=GENERAL, source=path.name) for text in chosen)
 
 
-def everyday_examples() -> tuple[Example, ...]:
-    """What people say to a model every day, which is no domain's: for the general path, twice each."""
-    texts = files("gem_scar").joinpath(EVERYDAY).read_text(encoding="utf-8").splitlines()
+def written_examples(domains: Mapping[str, str]) -> tuple[Example, ...]:
+    """What people ask a model, twice each: as they type it, and in a chat.
+
+    Args:
+        domains: domain to the name of its expert; what has none is for the general path.
+    """
+    found = sorted(files("gem_scar").joinpath(PROMPTS).iterdir(), key=lambda file: file.name)
     return tuple(
-        Example(text=text, label=GENERAL, source=EVERYDAY, licence="Apache-2.0", chat=chat)
-        for text in texts
+        Example(
+            text=text,
+            label=domains.get(file.name.removesuffix(".txt"), GENERAL),
+            source=f"{PROMPTS}/{file.name}",
+            licence="Apache-2.0",
+            chat=chat,
+        )
+        for file in found
+        for text in file.read_text(encoding="utf-8").splitlines()
         for chat in (True, False)
     )
 

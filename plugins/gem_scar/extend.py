@@ -22,7 +22,7 @@ from gem_scar.fitted import (
 )
 from gem_scar.gather import ignore
 from gem_scar.hidden_states import FirstLayers, base_checkpoint
-from gem_scar.prior import pooled
+from gem_scar.prior import certainty, pooled
 from gem_scar.router import NAME, routing_layer, setting
 from gemcore.errors import UsageError, unknown_name
 from gemcore.experts.expert_set import ExpertSet, read_set
@@ -80,7 +80,7 @@ def without(fitted: FittedRouter, name: str) -> FittedRouter:
         if f"{prior}.owners" in tensors:
             owners = tensors[f"{prior}.owners"]
             others = owners[:, place] == 0
-            for part in ("weight", "bias"):
+            for part in ("weight", "bias", "thresholds"):
                 tensors[f"{prior}.{part}"] = tensors[f"{prior}.{part}"][others]
             tensors[f"{prior}.owners"] = np.delete(owners[others], place, axis=1)
     return attrs.evolve(
@@ -152,6 +152,15 @@ def _add_row(
     tensors[f"{name}.weight"] = np.concatenate([tensors[f"{name}.weight"], row[None]])
     tensors[f"{name}.bias"] = np.append(tensors[f"{name}.bias"], np.float32(bias))
     tensors[f"{name}.owners"] = np.concatenate([grown, own])
+    # A few texts, which the row was made of, do not tell well how certain others will be: as much as the
+    # vaguest of them, or as those of the vaguest source.
+    logits = points @ torch.from_numpy(tensors[f"{name}.weight"]).T + torch.from_numpy(
+        tensors[f"{name}.bias"]
+    )
+    vaguest = float(certainty(logits.softmax(-1)).min())
+    thresholds = tensor(fitted, f"{name}.thresholds", (sources,), folder)
+    lowest = np.float32(min(vaguest, thresholds.min()))
+    tensors[f"{name}.thresholds"] = np.append(thresholds, lowest)
 
 
 def prior_row(new: Floats, mean: Floats, deviation: Floats, typical: float) -> tuple[Floats, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,14 @@ from gem_scar.attention import ScarSettings
 from gem_scar.calibrate import (
     Trial,
     calibrate_clusters,
-    calibrate_prior,
+    certainty_thresholds,
     choose_tau,
     held_out_texts,
+    likeliest_temperature,
+    passes,
     prior_shares,
     source_folds,
+    unseen_logits,
 )
 from gem_scar.examples import Example, check_labels, sources_of
 from gem_scar.fit_options import FitOptions
@@ -26,7 +29,7 @@ from gem_scar.fitted import FittedRouter, Floats, write_fitted
 from gem_scar.gains import answer_gains
 from gem_scar.gather import Gathered, Progress, gather, ignore
 from gem_scar.hidden_states import base_checkpoint
-from gem_scar.train import train_clusters, train_prior
+from gem_scar.train import Clusters, train_clusters, train_prior
 from gemcore.errors import UsageError
 from gemcore.experts.expert_set import ExpertSet
 from gemcore.models.checkpoint import Checkpoint
@@ -129,16 +132,22 @@ def fit_data(
             "the examples are too few to choose thresholds: at least three of some source are needed"
         )
     owners = _owners(data, len(experts.names))
-    trials = [_trial(data, ~held_out, held_out, True, owners, options, progress)]
-    for left_out in source_folds(data, options.folds):
-        step_options = attrs.evolve(options, steps=max(1, options.steps // 2))
-        trials.append(_trial(data, ~left_out, left_out, False, owners, step_options, progress))
-    whole = torch.ones_like(held_out)
-    last = _trial(data, whole, whole, True, owners, options, progress)
-    settings, tensors, lines = _early(trials, data, options, last.clusters.temperature)
+    tried = train_clusters(
+        data.of_texts(~held_out), owners.shape[1], options, partial(progress, "training")
+    )
+    last = train_clusters(data, owners.shape[1], options, partial(progress, "training"))
+    tried = attrs.evolve(tried, temperature=last.temperature)
+    calibrate = partial(_calibrated, data, held_out, tried, owners, options)
+    settings, tensors, lines = calibrate("prior", data.pooled)
+    settings |= {
+        "prior_layers": min(options.prior_layers, options.layer),
+        "prior_longest": options.longest,
+    }
     if data.embedded is not None:
-        own, more, said = _encoder(trials, data, options, last.clusters.temperature)
-        settings, tensors, lines = settings | {"encoder": own}, tensors | more, lines + said
+        own, more, said = calibrate("encoder", data.embedded)
+        own |= {"model": data.encoder}
+        settings, tensors = settings | {"encoder": own}, tensors | more
+        lines += [f"with the encoder: {line}" for line in said]
     fitted = FittedRouter(
         router=NAME,
         base=experts.base,
@@ -146,95 +155,82 @@ def fit_data(
         sha256=tuple(expert.digest for expert in experts.experts),
         settings={**settings, "layer": options.layer, "options": attrs.asdict(options)},
         tensors={
-            "query": last.clusters.query.numpy(),
-            "keys": last.clusters.keys.numpy(),
-            "values": last.clusters.values.numpy(),
+            "query": last.query.numpy(),
+            "keys": last.keys.numpy(),
+            "values": last.values.numpy(),
             **tensors,
         },
     )
     return fitted, [f"{len(data.labels)} texts, {len(data.states)} states of tokens", *lines]
 
 
-def _early(
-    trials: list[Trial], data: Gathered, options: FitOptions, temperature: float
-) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
-    """Settings, tensors and a report of the early prior, and of what works best with it."""
-    settings, lines = _calibrated(trials, options, temperature)
-    return (
-        {
-            **settings,
-            "prior_layers": min(options.prior_layers, options.layer),
-            "prior_longest": options.longest,
-        },
-        _classifier("prior", data.pooled, data, trials[0].owners, options),
-        lines,
-    )
-
-
-def _encoder(
-    trials: list[Trial], data: Gathered, options: FitOptions, temperature: float
-) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
-    """The same of the prior of the sentence encoder."""
-    assert data.embedded is not None
-    theirs = [attrs.evolve(trial, logits=trial.encoder_logits) for trial in trials]
-    settings, lines = _calibrated(theirs, options, temperature)
-    return (
-        {**settings, "model": data.encoder},
-        _classifier("encoder", data.embedded, data, trials[0].owners, options),
-        [f"with the encoder: {line}" for line in lines],
-    )
-
-
 def _calibrated(
-    trials: list[Trial], options: FitOptions, temperature: float
-) -> tuple[dict[str, Any], list[str]]:
-    """Settings that suit a prior's logits, and a report."""
-    prior = calibrate_prior(trials)
-    priors = [prior_shares(trial, prior) for trial in trials]
-    settings = calibrate_clusters(trials, priors, ScarSettings(temperature=temperature))
-    settings, report = choose_tau(trials, priors, settings, options.penalty)
-    familiar = trials[0]
-    labels = familiar.data.labels
-    experts = familiar.owners.shape[1]
-    likeliest = (familiar.logits.softmax(-1) @ familiar.owners).argmax(-1)
-    right = (likeliest == labels)[labels < experts]
+    data: Gathered,
+    held_out: Tensor,
+    clusters: Clusters,
+    owners: Tensor,
+    options: FitOptions,
+    name: str,
+    points: Tensor,
+) -> tuple[dict[str, Any], dict[str, Floats], list[str]]:
+    """The prior of the texts' `points`: settings that suit it, tensors named `name`, and a report."""
+    count, experts = owners.shape
+    logits = unseen_logits(points, data.sources, count, options.decay, options.folds)
+    thresholds = certainty_thresholds(logits, data.sources, options.familiar)
+    temperature = likeliest_temperature(logits, data.sources)
+    trial = Trial(
+        clusters=clusters,
+        data=data.of_texts(held_out),
+        owners=owners,
+        logits=logits[held_out],
+        thresholds=thresholds,
+    )
+    shares = prior_shares(trial, temperature)
+    start = ScarSettings(temperature=clusters.temperature)
+    settings = calibrate_clusters(trial, shares, start, options.familiar)
+    settings, report = choose_tau(trial, shares, settings, options.penalty)
+    likeliest = (logits.softmax(-1) @ owners).argmax(-1)
+    right = (likeliest == data.labels)[data.labels < experts]
+    lines = [
+        f"the prior names the right expert for {_share(right)} of texts that it was not fitted on",
+        f"it is sure of {_share(passes(logits, thresholds))} of them",
+    ]
+    unfamiliar = [passes(found, thresholds) for found in _of_left_out(data, points, count, options)]
+    if unfamiliar:
+        share = _share(torch.cat(unfamiliar))
+        lines.append(f"and of {share} of those of benchmarks that it was not fitted on")
+    weight, bias = train_prior(points, data.sources, count, options.decay)
     return (
         {
             **attrs.asdict(settings),
-            **{f"prior_{name}": value for name, value in attrs.asdict(prior).items()},
-            "prior_typical": float(familiar.logits.amax(-1).mean()),
+            "prior_temperature": temperature,
+            "prior_typical": float(logits.amax(-1).mean()),
         },
-        [
-            f"prior on held-out texts: {float(right.float().mean()):.1%} right",
-            *(
-                f"prior's weight on texts, {n}: {v:.3f}"
-                for n, v in _weights(trials, priors).items()
-            ),
-            *(f"on texts, {name}: {value:.3f}" for name, value in report.items()),
-        ],
+        {
+            f"{name}.weight": weight.numpy(),
+            f"{name}.bias": bias.numpy(),
+            f"{name}.owners": owners.numpy(),
+            f"{name}.thresholds": thresholds.numpy(),
+            # Where its points lie, which a later expert's row is made from.
+            f"{name}.mean": points.mean(0).numpy(),
+            f"{name}.deviation": points.std(0).clamp(min=1e-6).numpy(),
+        },
+        [*lines, *(f"held-out texts, {name}: {value:.3f}" for name, value in report.items())],
     )
 
 
-def _weights(trials: list[Trial], priors: list[Tensor]) -> dict[str, float]:
-    """Mean sum of the prior's shares on known and on unfamiliar texts."""
-    found: dict[str, list[Tensor]] = {}
-    for trial, prior in zip(trials, priors, strict=True):
-        found.setdefault("known" if trial.known else "unfamiliar", []).append(prior.sum(-1))
-    return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}
+def _share(flags: Tensor) -> str:
+    return f"{float(flags.float().mean()):.1%}"
 
 
-def _classifier(
-    name: str, points: Tensor, data: Gathered, owners: Tensor, options: FitOptions
-) -> dict[str, Floats]:
-    """A classifier's tensors, with where its points lie, which a later expert's row is made from."""
-    weight, bias = train_prior(points, data.sources, len(owners), options.decay)
-    return {
-        f"{name}.weight": weight.numpy(),
-        f"{name}.bias": bias.numpy(),
-        f"{name}.owners": owners.numpy(),
-        f"{name}.mean": points.mean(0).numpy(),
-        f"{name}.deviation": points.std(0).clamp(min=1e-6).numpy(),
-    }
+def _of_left_out(
+    data: Gathered, points: Tensor, count: int, options: FitOptions
+) -> Iterator[Tensor]:
+    """What a prior says of the texts of sources that are left out, one group after another."""
+    for left_out in source_folds(data, options.folds):
+        rest = ~left_out
+        weight, bias = train_prior(points[rest], data.sources[rest], count, options.decay)
+        yield points[left_out] @ weight.T + bias
 
 
 def _owners(data: Gathered, experts: int) -> Tensor:
@@ -243,31 +239,3 @@ def _owners(data: Gathered, experts: int) -> Tensor:
     labels = torch.full((count,), experts)
     labels[data.sources.flip(0)] = data.labels.flip(0)
     return torch.nn.functional.one_hot(labels, experts + 1)[:, :experts].float()
-
-
-def _trial(
-    data: Gathered,
-    train: torch.Tensor,
-    test: torch.Tensor,
-    known: bool,
-    owners: Tensor,
-    options: FitOptions,
-    progress: Progress,
-) -> Trial:
-    seen, rest = data.of_texts(train), data.of_texts(test)
-    name = "training" if known else "training without some benchmarks"
-    clusters = train_clusters(seen, owners.shape[1], options, partial(progress, name))
-    count = len(owners)
-    weight, bias = train_prior(seen.pooled, seen.sources, count, options.decay)
-    encoder_logits = None
-    if seen.embedded is not None and rest.embedded is not None:
-        theirs = train_prior(seen.embedded, seen.sources, count, options.decay)
-        encoder_logits = rest.embedded @ theirs[0].T + theirs[1]
-    return Trial(
-        clusters=clusters,
-        data=rest,
-        owners=owners,
-        logits=rest.pooled @ weight.T + bias,
-        known=known,
-        encoder_logits=encoder_logits,
-    )

@@ -26,7 +26,10 @@ class FitOptions:
         prior: `early`, or `encoder` to fit the prior of the sentence encoder as well.
         prior_layers: after how many layers the early prior reads.
         held_out: share of the texts that thresholds are chosen on.
-        folds: rounds in which some benchmarks are left out, to see what is unfamiliar.
+        familiar: share of the texts of each source, and of their tokens, that must count as familiar; a
+            larger one loses less of what experts are good for, and more on texts that are none's.
+        folds: parts of the texts that the prior is tried on in turn, fitted on the others; and groups of
+            benchmarks that are left out in turn, to report what becomes of the unfamiliar.
         penalty: how much worse a loss is than a gain of the same size is good.
         seed: of all that is random.
     """
@@ -43,10 +46,11 @@ class FitOptions:
     balance: float = 0.02
     language_model: float = 1.0
     answers: int = 6
-    decay: float = 1e-2
+    decay: float = 0.05
     prior: str = "early"
     prior_layers: int = 2
     held_out: float = 0.15
+    familiar: float = 0.8
     folds: int = 4
     penalty: float = 2.0
     seed: int = 0

@@ -269,11 +269,14 @@ def classifier(
     weight = tensor(fitted, f"{name}.weight", (None, width), folder)
     bias = tensor(fitted, f"{name}.bias", (len(weight),), folder)
     owners = tensor(fitted, f"{name}.owners", (len(weight), len(fitted.experts)), folder)
-    settings = [
-        setting(fitted, f"prior_{part}", float, folder)
-        for part in ("temperature", "slope", "offset")
-    ]
-    return SourceClassifier(*map(torch.from_numpy, (weight, bias, owners)), *settings)
+    thresholds = tensor(fitted, f"{name}.thresholds", (len(weight),), folder)
+    return SourceClassifier(
+        torch.from_numpy(weight),
+        torch.from_numpy(bias),
+        torch.from_numpy(owners),
+        torch.from_numpy(thresholds),
+        setting(fitted, "prior_temperature", float, folder),
+    )
 
 
 def early_prior(fitted: FittedRouter, folder: Path | None) -> EarlyPrior:

@@ -81,7 +81,7 @@ class RouterScores:
         domains: the same by domain.
         worse: left-out benchmarks that take more than 0.5 % more bits than with the base.
         surely_worse: those of them whose interval lies above 0.5 %.
-        f1: macro-F1 over the domains of the prior's largest share.
+        f1: macro-F1 over domains of the expert with the prior's largest share.
     """
 
     label: str

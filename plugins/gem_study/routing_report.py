@@ -30,8 +30,8 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "Left out": "Benchmarks that neither experts nor router were trained on.",
         "Worse": "Left-out benchmarks that take more than 0.5 % more bits than with the base; in "
         "brackets, those of which the interval lies above 0.5 %.",
-        "Macro-F1": "Of the domain of the prior's largest share, over the domains. An item for which the "
-        "general path has the largest share counts as wrong.",
+        "Macro-F1": "Of the domain of the expert with the prior's largest share, over the domains, however "
+        "much the prior leaves to the general path.",
     }
 )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LABELLED = "labelled"
 """The capability of a router that is to be told which expert is right: `oracle`."""
 
-LEAST_SHARE = 0.01
+LEAST_SHARE = 1e-6
 """A share of a prior that is not above this is not written down."""
 
 Priors = dict["Ids", "Prior | None"]
@@ -65,9 +65,9 @@ def labelled_experts(manifest: Manifest, host: PluginHost) -> Mapping[str, str] 
 
 
 def prior_shares(prior: Prior, experts: tuple[str, ...]) -> dict[str, float]:
-    """A prior as a result file has it: shares above `LEAST_SHARE`, to four digits, by expert."""
+    """A prior as a result file has it: shares above `LEAST_SHARE`, to four significant digits, by expert."""
     return {
-        name: round(float(share), 4)
+        name: float(f"{float(share):.4g}")
         for name, share in zip(experts, prior, strict=True)
         if share > LEAST_SHARE
     }

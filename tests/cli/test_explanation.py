@@ -227,3 +227,11 @@ def test_what_cannot_be_explained_is_one_sentence(gem, tiny_bundle, words, messa
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("gem: ")
     assert message in line
+
+
+def test_a_text_is_routed_by_scar_where_no_router_is_named(gem, tiny_folder):
+    done = gem("route", "--model", tiny_folder, PROMPT)
+    assert done.returncode == 2, done.stderr
+    # That router's own experts are for another model, which only it says.
+    assert "smollm2-135m" in done.stderr
+    assert "router 'none'" not in done.stderr

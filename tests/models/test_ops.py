@@ -118,9 +118,9 @@ def test_quantize_of_next_to_nothing_is_zero_or_right(largest):
 @grouped
 @pytest.mark.parametrize("outputs", [48, 41])
 def test_qlinear_is_the_product_of_what_is_stored(scheme, outputs):
-    weight = random(outputs, 96).numpy()
+    weight = random(outputs, 128).numpy()
     packed = pack_weight(weight, get_scheme(scheme))
-    values, scales, sums = ops.quantize(random(5, 96, seed=1))
+    values, scales, sums = ops.quantize(random(5, 128, seed=1))
     result = ops.qlinear(values, scales, sums, torch.from_numpy(packed), scheme, outputs)
     x = values.numpy().astype(float) * np.repeat(scales.numpy().astype(float), 32, axis=1)
     stored = unpack_weight(packed, get_scheme(scheme), outputs).astype(float)

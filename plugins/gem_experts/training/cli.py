@@ -99,11 +99,14 @@ class _Range(click.ParamType[tuple[int, int]]):
 @click.option("--general", type=_FOLDER, help="General text to preserve: a folder of .txt files.")
 @click.option("--general-tokens", type=click.IntRange(64), default=16384, show_default=True)
 @click.option(
+    "--alpha",
+    type=click.FloatRange(0),
+    help="First weight of the divergence from the base.  [default: 0.1, with --full 1]",
+)
+@click.option(
     "--ewc-lambda",
     type=click.FloatRange(0),
-    default=0.1,
-    show_default=True,
-    help="First weight of the importance-weighted penalty; 0: none.",
+    help="First weight of the importance-weighted penalty; 0: none.  [default: 0.1, with --full 1]",
 )
 @click.option(
     "--ewc-mode", type=click.Choice(("separate", "online")), default="separate", show_default=True
@@ -189,9 +192,12 @@ def _job(given: dict[str, Any], material: Material, context: click.Context) -> J
         passes = passes_of(material.mixture, given["epochs"] or 1.0)
         steps = max(1, passes // given["accumulate"])
     rate = given["learning_rate"] or (5e-5 if given["full"] else 3e-3)
+    # An expert's few weights drift little; a whole model has drifted far before the weights follow.
+    first = 1.0 if given["full"] else 0.1
     preservation = PreservationSettings(
         epsilon=given["epsilon"],
-        ewc_lambda=given["ewc_lambda"],
+        alpha=first if given["alpha"] is None else given["alpha"],
+        ewc_lambda=first if given["ewc_lambda"] is None else given["ewc_lambda"],
         mode=given["ewc_mode"],
         decay_factor=given["decay_factor"],
     )

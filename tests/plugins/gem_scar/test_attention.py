@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gem_scar.attention import ClusterAttention, ScarSettings, kept_by_mass, rank_of
+from gem_scar.attention import LEAST_SHARE, ClusterAttention, ScarSettings, kept_by_mass, rank_of
 
 HIDDEN, WIDTH, EXPERTS = 24, 6, 3
 
@@ -25,7 +25,9 @@ def module(settings, seed=0, general=2):
 def tokens(count=40, seed=1):
     generator = torch.Generator().manual_seed(seed)
     hidden = 2 * torch.randn(count, HIDDEN, generator=generator)
-    prior = torch.rand(count, EXPERTS, generator=generator) / EXPERTS
+    prior = (
+        torch.rand(count, EXPERTS, generator=generator) / EXPERTS
+    )  # sums on both sides of a half
     prior[::3] = 0  # no opinion
     return hidden, prior
 
@@ -49,19 +51,22 @@ def scar(net, hidden, prior):
         mass = np.exp(scores - scores.max())
         mass /= mass.sum()
         shares = [*(mass @ values), mass[~values.any(1)].sum()]
+        if 0 < p.sum() < 0.5:
+            continue
         entropy = -sum(max(x, 1e-6) * np.log(max(x, 1e-6)) for x in shares) / np.log(len(shares))
         if entropy > s.tau:
             continue
-        total = 0.0
+        total = general = 0.0
         for c in sorted(range(len(mass)), key=lambda c: (-mass[c], c)):
             if total >= s.top_p:
                 break
             total += mass[c]
             result[t] += mass[c] * values[c]
+            general += mass[c] * (not values[c].any())
         order = sorted(range(EXPERTS), key=lambda e: (-result[t, e], e))
         result[t, order[1 if s.hard else s.max_experts :]] = 0
         if s.hard:
-            result[t] = result[t] > 0
+            result[t] = result[t] > max(general, 1e-6)
     return result
 
 
@@ -90,7 +95,11 @@ def test_rows_are_shares():
     hidden, prior = tokens()
     weights = net(hidden, prior)
     assert (weights >= 0).all()
-    torch.testing.assert_close(weights.sum(-1), torch.ones(len(hidden)))
+    total = prior.sum(-1)
+    asked = (total == 0) | (total >= LEAST_SHARE)
+    assert asked.any()
+    assert not asked.all()
+    torch.testing.assert_close(weights.sum(-1), asked.float())
 
 
 def test_the_gate_gives_exact_zeros():
@@ -118,7 +127,29 @@ def test_a_prior_moves_tokens_to_its_expert():
 def test_a_prior_of_zeros_is_no_opinion():
     net = module(ScarSettings(tau=1.0, prior_weight=0.0))
     hidden, prior = tokens()
-    assert torch.equal(net(hidden, prior), net(hidden, 0 * prior))
+    sure = prior / prior.sum(-1, keepdim=True).clamp(min=1e-6)
+    assert torch.equal(net(hidden, sure), net(hidden, 0 * prior))
+
+
+def test_a_prior_for_the_general_path_turns_experts_off():
+    net = module(ScarSettings(tau=1.0, prior_weight=0.0, hard=True))
+    hidden, _ = tokens()
+    prior = torch.zeros(len(hidden), EXPERTS)
+    prior[:, 1] = LEAST_SHARE - 0.01
+    assert not net(hidden, prior).any()
+    prior[:, 2] = 0.02
+    assert net(hidden, prior).any()
+
+
+def test_hard_experts_need_more_mass_than_the_general_path():
+    net = module(ScarSettings(tau=1.0, hard=True, radius=2.5))
+    hidden, prior = tokens()
+    mass = net.mass(hidden, 0 * prior)
+    experts = mass @ net.values
+    general = 1 - experts.sum(-1)
+    weights = net(hidden, 0 * prior)
+    assert 0 < weights.sum() < len(hidden)
+    assert (experts.amax(-1) > general)[weights.any(-1)].all()
 
 
 def test_tokens_are_independent():

@@ -54,7 +54,7 @@ def test_it_fits_and_says_what_came_out(host, folder, data):
         "--router", "scar", "--experts", folder, "--data", data, "--steps", 20, "--layer", 1
     )
     assert result.exit_code == 0, result.output
-    assert "prior on held-out texts" in result.output
+    assert "names the right expert" in result.output
     fitted = read_fitted(folder, "scar")
     assert fitted.experts == ("code", "law", "medicine")
     assert fitted.settings["layer"] == 1
@@ -65,10 +65,12 @@ def test_the_encoder_is_fitted_where_it_is_asked_for(host, folder, data, with_en
     words = ("--experts", folder, "--data", data, "--steps", 20, "--layer", 1)
     result = run(*words, "--prior", "encoder")
     assert result.exit_code == 0, result.output
-    assert "with the encoder: prior on held-out texts" in result.output
+    assert "with the encoder: the prior names" in result.output
     assert read_fitted(folder, "scar").settings["encoder"]["model"] == with_encoder.digest
     with pytest.raises(UsageError, match="--prior is for router 'scar': router 'xlora' has none"):
         run("--router", "xlora", *words, "--prior", "encoder")
+    with pytest.raises(UsageError, match="--familiar is for router 'scar': router 'xlora' has"):
+        run("--router", "xlora", *words, "--familiar", 0.8)
 
 
 def test_any_router_can_be_fitted(host, folder, data):
@@ -96,8 +98,10 @@ def test_only_data_that_may_be_passed_on_is_read_unless_all_is_asked_for(host, f
     run(*words)
     kept = read_fitted(folder, "scar").settings["data"]
     licences = {source["name"]: source["licence"] for source in kept}
-    assert licences == {**dict.fromkeys("acdef", "MIT"), "everyday.txt": "Apache-2.0"}
+    written = {name for name in licences if name.startswith("prompts/")}
+    assert {"prompts/everyday.txt", "prompts/law.txt"} <= written
+    assert licences == {**dict.fromkeys("acdef", "MIT"), **dict.fromkeys(written, "Apache-2.0")}
     run(*words, "--licences", "all")
     everything = read_fitted(folder, "scar").settings["data"]
     assert {"name": "b", "licence": "CC BY-NC 4.0", "items": 8} in everything
-    assert len(everything) == 7
+    assert len(everything) == 6 + len(written)

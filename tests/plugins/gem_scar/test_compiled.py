@@ -45,9 +45,8 @@ class Routed:
                 torch.randn(5, 128, generator=generator) / 4,
                 torch.tensor([0.1, 0.0, -0.1, 0.2, NEVER]),
                 torch.eye(EXPERTS + 1)[[0, 1, 1, 3, 2]][:, :EXPERTS],
+                torch.tensor([-0.8, -0.6, -0.7, -0.5, 0.0]),
                 temperature=2.0,
-                slope=0.7,
-                offset=0.5,
             )
         )
         routers, experts = [None, self.router, None], tiny_experts(self.config)

@@ -104,8 +104,7 @@ def test_the_compiled_encoder_gives_the_prior_of_the_eager_one(encoder, tmp_path
             torch.randn(4, encoder.shape.hidden_size, generator=generator),
             torch.zeros(4),
             torch.eye(4)[:, :3],
-            slope=0.5,
-            offset=1.0,
+            torch.tensor([-0.6, -0.5, -0.4, -0.5]),
         ),
     )
     prior = EncoderPrior(module=module, tokenizer_json="", longest=encoder.shape.longest)

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from gem_scar.prior import SourceClassifier, certainty, pooled
+from gem_scar.prior import SLOPE, SourceClassifier, certainty, pooled
 from gem_scar.train import NEVER, train_prior
+
+
+def softmax(logits):
+    shares = np.exp(logits - logits.max())
+    return shares / shares.sum()
+
 
 OWNERS = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], np.float32)
 
@@ -15,14 +21,14 @@ def test_shares_are_those_of_the_sources_times_the_certainty_gate():
     weight, bias = generator.normal(size=(4, 6)), generator.normal(size=4)
     features = generator.normal(size=6)
     values = [torch.from_numpy(np.float32(value)) for value in (weight, bias, OWNERS)]
-    found = SourceClassifier(*values, temperature=1.5, slope=0.8, offset=-0.3)
-    logits = (weight @ features + bias) / 1.5
-    shares = np.exp(logits - logits.max())
-    shares /= shares.sum()
-    sure = (shares**2).sum()
-    gate = 1 / (1 + np.exp(-(0.8 * np.log(sure / (1 - sure)) - 0.3)))
+    logits = weight @ features + bias
+    shares = softmax(logits)
+    odds = np.log((shares**2).sum() / (1 - (shares**2).sum()))
+    thresholds = odds + generator.normal(size=4) / 8
+    found = SourceClassifier(*values, torch.from_numpy(np.float32(thresholds)), temperature=1.5)
+    gate = 1 / (1 + np.exp(-SLOPE * (odds - shares @ thresholds)))
     result = found(torch.from_numpy(np.float32(features)))
-    np.testing.assert_allclose(result, shares @ OWNERS * gate, rtol=1e-5)
+    np.testing.assert_allclose(result, softmax(logits / 1.5) @ OWNERS * gate, rtol=1e-4)
 
 
 def test_what_is_like_many_sources_is_less_certain_than_what_is_like_one():

@@ -76,7 +76,7 @@ FILES = {
     "scar": results(
         "scar:experts=/sets/a",
         {"exam_law": 0.92, "terms": 0.9, "exam_stem": 0.95, "new_stem": 1.02},
-        RIGHT | {"terms": {"justice": 0.4}, "new_stem": {"justice": 0.8}},
+        RIGHT | {"terms": {}, "exam_law": {"justice": 0.1}, "new_stem": {"justice": 0.8}},
     ),
     "law": results("static:experts=/sets/a,expert=justice", {"exam_law": 0.9, "terms": 0.9}),
     "stem": results("static:experts=/sets/a,expert=stem", {"exam_stem": 0.9}),
@@ -153,7 +153,7 @@ def test_the_best_single_expert_takes_the_fewest_bits(study):
     assert study.best_single == "static:expert=justice"
 
 
-def test_the_general_path_is_a_wrong_answer(study):
+def test_a_prior_of_no_expert_is_a_wrong_answer(study):
     # Known: law is named for one of two benchmarks, and stem for its only one.
     law, stem = 2 * ITEMS / (2 * ITEMS + 0 + ITEMS), 1.0
     f1 = study.routers[0].f1
@@ -226,10 +226,10 @@ def test_the_likeliest_domain():
     task = parse_results(FILES["scar"], "scar.json").tasks["terms"]
     said = [
         likeliest(task, {"doc_id": 0, "prior": prior}, EXPERTS)
-        for prior in ({}, {"justice": 0.6}, {"justice": 0.3, "stem": 0.4}, {"stem": 0.5})
+        for prior in ({}, {"justice": 0.6}, {"justice": 0.3, "stem": 0.4}, {"stem": 0.1})
     ]
-    # Of the third, 0.3 is left to the general path; of the last one, as much as the expert has.
-    assert said == [None, "law", "stem", None]
+    # Of the last, most is left to the general path.
+    assert said == [None, "law", "stem", "stem"]
     for wrong in ({"cooking": 1.0}, [1.0], {"stem": "much"}):
         with pytest.raises(FormatError, match="not shares of the experts justice, stem"):
             likeliest(task, {"doc_id": 0, "prior": wrong}, EXPERTS)

@@ -119,6 +119,6 @@ def test_models_without_experts_have_neither(tiny_bundle, tiny_session):
     assert CompiledEngine(tiny_session).experts == ()
 
 
-def test_small_shares_are_not_written():
-    shares = prior_shares(np.array([0.98765432, 0.01, 0.0], np.float32), ("a", "b", "c"))
-    assert shares == {"a": 0.9877}
+def test_shares_are_written_to_four_digits_and_those_near_zero_are_not():
+    shares = prior_shares(np.array([0.98765432, 0.000123456, 1e-7], np.float32), ("a", "b", "c"))
+    assert shares == {"a": 0.9877, "b": 0.0001235}
