@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -75,43 +75,52 @@ def measure_divergence(
         scheme = get_scheme(schemes[name])
         return torch.from_numpy(unpack_weight(weights[f"{name}.packed"], scheme, shapes[name][0]))
 
-    exact = _exact(checkpoint)
-    base = _final_states(checkpoint, exact, windows)
+    exact = float_source(checkpoint)
+    base = final_states(checkpoint, exact, windows)
     head = EMBEDDING if checkpoint.config.tied_head else HEAD
     heads = exact(head), packed(head)
-    alone = _final_states(checkpoint, packed, windows)
+    alone = final_states(checkpoint, packed, windows)
     only = _compare(checkpoint, base, alone, heads)
     rounds = {name for name, scheme in schemes.items() if get_scheme(scheme).grouped}
-    whole = _final_states(checkpoint, packed, windows, rounds=rounds, cache=cache)
-    if head in rounds:
-        whole = [rounded(x) for x in whole]
+    whole = final_states(checkpoint, packed, windows, rounds=rounds, cache=cache, head=head)
     found = _compare(checkpoint, base, whole, heads)
     return attrs.evolve(found, weights_only=only.kl)
 
 
 def cache_divergence(checkpoint: Checkpoint, cache: str, windows: Windows) -> Divergence:
     """What a scheme of keys and values costs by itself, all else in float32."""
-    exact = _exact(checkpoint)
-    base = _final_states(checkpoint, exact, windows)
-    other = _final_states(checkpoint, exact, windows, cache=cache)
+    exact = float_source(checkpoint)
+    base = final_states(checkpoint, exact, windows)
+    other = final_states(checkpoint, exact, windows, cache=cache)
     head = exact(EMBEDDING if checkpoint.config.tied_head else HEAD)
     return _compare(checkpoint, base, other, (head, head))
 
 
-def _exact(checkpoint: Checkpoint) -> WeightSource:
+def float_source(checkpoint: Checkpoint) -> WeightSource:
+    """The weights as the checkpoint has them."""
     units = {unit.name: unit for unit in weight_units(checkpoint.config)}
     return lambda name: torch.from_numpy(float_unit(checkpoint, units[name]))
 
 
-def _final_states(
+def final_states(
     checkpoint: Checkpoint,
     source: WeightSource,
     windows: Windows,
     *,
     rounds: Collection[str] = (),
     cache: str | None = None,
+    head: str = HEAD,
 ) -> list[Tensor]:
-    """What the head reads of each window: `[tokens, hidden]`; one layer's weights are in memory."""
+    """What the head reads of each window, `[tokens, hidden]`, with one layer's weights in memory.
+
+    Args:
+        checkpoint: gives norms and biases.
+        source: gives the weights.
+        windows: token ids, each read by itself.
+        rounds: names of the units whose inputs are rounded to 8 bits.
+        cache: scheme whose rounding keys and values get; None for none.
+        head: name of the unit that is the head.
+    """
     config = checkpoint.config
     rotation = rotation_of(config)
     embedding = source(EMBEDDING)
@@ -122,7 +131,16 @@ def _final_states(
         own = {unit.name: source(unit.name) for unit in units_of_layer(config, index)}
         layer = float_layer(checkpoint, index, own, rounds=rounds, cache=cache)
         states = run_layer(layer, config, rotation, states, dtype)
-    return final_norm(checkpoint, states)
+    found = final_norm(checkpoint, states)
+    return [rounded(x) for x in found] if head in rounds else found
+
+
+def token_divergences(
+    base: Sequence[Tensor], other: Sequence[Tensor], heads: tuple[Tensor, Tensor]
+) -> Iterator[Tensor]:
+    """The KL of each token, float64 `[tokens]` for each window, from what the two heads read and are."""
+    for p, q in zip(base, other, strict=True):
+        yield _divergences(p @ heads[0].T, q @ heads[1].T)
 
 
 def _compare(
@@ -131,9 +149,7 @@ def _compare(
     other: Sequence[Tensor],
     heads: tuple[Tensor, Tensor],
 ) -> Divergence:
-    values = torch.cat(
-        [_divergences(p @ heads[0].T, q @ heads[1].T) for p, q in zip(base, other, strict=True)]
-    )
+    values = torch.cat(list(token_divergences(base, other, heads)))
     if not bool(torch.isfinite(values).all()):
         raise UsageError(f"the logits of model '{checkpoint.name}' are not finite on this text")
     spread = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0

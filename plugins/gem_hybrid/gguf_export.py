@@ -49,12 +49,7 @@ class GgufTensor:
 
 def check_exportable(checkpoint: Checkpoint, plan: Plan) -> None:
     """Raise UsageError where the plan or the model has something that GGUF files of llama.cpp have not."""
-    architecture = checkpoint.config.architecture
-    if architecture not in ARCHITECTURES:
-        raise UsageError(
-            f"model '{checkpoint.name}' is of architecture '{architecture}', which GEM writes no GGUF "
-            f"file for; it does for {', '.join(sorted(ARCHITECTURES))}"
-        )
+    _check_architecture(checkpoint)
     for entry in plan.entries:
         if encoding_for(get_scheme(entry.scheme)) is None:
             raise UsageError(
@@ -62,6 +57,15 @@ def check_exportable(checkpoint: Checkpoint, plan: Plan) -> None:
                 "precision in the plan"
             )
     tokenizer_metadata(checkpoint.text, checkpoint.config.vocabulary_size)
+
+
+def _check_architecture(checkpoint: Checkpoint) -> None:
+    architecture = checkpoint.config.architecture
+    if architecture not in ARCHITECTURES:
+        raise UsageError(
+            f"model '{checkpoint.name}' is of architecture '{architecture}', which GEM writes no GGUF "
+            f"file for; it does for {', '.join(sorted(ARCHITECTURES))}"
+        )
 
 
 def write_gguf(path: Path, checkpoint: Checkpoint, plan: Plan, weights: Weights) -> None:
@@ -76,12 +80,36 @@ def write_gguf(path: Path, checkpoint: Checkpoint, plan: Plan, weights: Weights)
         UsageError: see `check_exportable`.
         GemError: the file cannot be written.
     """
+    check_exportable(checkpoint, plan)
+    tensors = gguf_tensors(checkpoint, plan.schemes(), weights)
+    _write(path, checkpoint, tensors, f"quantized by GEM: {plan.quantizer}")
+
+
+def write_float_gguf(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a model in float32, for quantizers of other projects; the file appears only when it is whole.
+
+    Raises:
+        UsageError: GEM writes no GGUF file of such a model.
+        GemError: the file cannot be written.
+    """
+    _check_architecture(checkpoint)
+    heads = permuted_heads(checkpoint.config)
+    tensors = {}
+    for name, tensor in checkpoint.tensors.items():
+        data, count = tensor.to_float32(), heads.get(name.split(".")[-2])
+        ordered = data if count is None else permute_rows(data, count)
+        tensors[gguf_name(name)] = GgufTensor(encoding="F32", data=ordered)
+    _write(path, checkpoint, tensors, "float32, written by GEM")
+
+
+def _write(
+    path: Path, checkpoint: Checkpoint, tensors: Mapping[str, GgufTensor], description: str
+) -> None:
     from gguf import GGMLQuantizationType, GGUFWriter
 
-    check_exportable(checkpoint, plan)
     writer = GGUFWriter(None, checkpoint.config.architecture)
-    _add_metadata(writer, checkpoint, plan)
-    for name, tensor in gguf_tensors(checkpoint, plan.schemes(), weights).items():
+    _add_metadata(writer, checkpoint, description)
+    for name, tensor in tensors.items():
         blocked = ENCODINGS[tensor.encoding].is_blocked
         kind = GGMLQuantizationType[tensor.encoding] if blocked else None
         writer.add_tensor(name, np.ascontiguousarray(tensor.data), raw_dtype=kind)
@@ -98,9 +126,7 @@ def gguf_tensors(
 ) -> dict[str, GgufTensor]:
     """Every tensor of the file by its GGUF name, with rows in the order that llama.cpp wants."""
     config = checkpoint.config
-    heads: dict[str, int] = {}
-    if ARCHITECTURES[config.architecture].permutes_rows:
-        heads = {"q_proj": config.heads, "k_proj": config.kv_heads}
+    heads = permuted_heads(config)
     found: dict[str, GgufTensor] = {}
 
     def add(source: str, encoding: str, data: npt.NDArray[Any]) -> None:
@@ -132,6 +158,13 @@ def gguf_tensors(
     return found
 
 
+def permuted_heads(config: ModelConfig) -> dict[str, int]:
+    """The projections whose rows lie in another order in the file, each with its number of heads."""
+    if not ARCHITECTURES[config.architecture].permutes_rows:
+        return {}
+    return {"q_proj": config.heads, "k_proj": config.kv_heads}
+
+
 def _rows(quantized: Quantized, rows: slice) -> Quantized:
     return Quantized(
         codes=quantized.codes[rows],
@@ -140,10 +173,10 @@ def _rows(quantized: Quantized, rows: slice) -> Quantized:
     )
 
 
-def _add_metadata(writer: GGUFWriter, checkpoint: Checkpoint, plan: Plan) -> None:
+def _add_metadata(writer: GGUFWriter, checkpoint: Checkpoint, description: str) -> None:
     config = checkpoint.config
     writer.add_name(checkpoint.name)
-    writer.add_description(f"quantized by GEM: {plan.quantizer}")
+    writer.add_description(description)
     if checkpoint.licence:
         writer.add_license(checkpoint.licence)
     writer.add_quantization_version(2)

@@ -3,8 +3,11 @@
 import itertools
 import math
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from gem_hybrid.assignment import Choice, least_bytes, least_error
 
@@ -50,6 +53,46 @@ def test_least_bytes_are_the_fewest(problem, most):
     size, error = total(problem, picked)
     assert error <= most
     assert size == min(size for size, _ in possible)
+
+
+def by_highs(problem, budget):
+    """The least error by another solver, which is exact within its tolerances."""
+    errors, sizes = (
+        np.array([getattr(c, name) for unit in problem for c in unit], float)
+        for name in ("error", "bytes")
+    )
+    places = np.repeat(np.arange(len(problem)), [len(unit) for unit in problem])
+    each = (places[None] == np.arange(len(problem))[:, None]).astype(float)
+    solved = milp(
+        errors,
+        integrality=np.ones(len(errors)),
+        bounds=Bounds(0, 1),
+        constraints=[LinearConstraint(each, 1, 1), LinearConstraint(sizes[None], -np.inf, budget)],
+        options={"mip_rel_gap": 0.0},
+    )
+    assert solved.success
+    return solved.fun
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.7])
+def test_a_real_size_is_solved_as_highs_does(share):
+    generator = np.random.default_rng(7)
+    problem = []
+    for _ in range(40):
+        size, error = 16 * int(generator.integers(20, 200)), float(generator.exponential())
+        noise = generator.uniform(0.7, 1.3, 6)
+        problem.append(
+            [
+                Choice(scheme="x", bytes=size * bits, error=error * 4.0**-bits * noise[bits - 3])
+                for bits in range(3, 9)
+            ]
+        )
+    low, high = (sum(unit[i].bytes for unit in problem) for i in (0, -1))
+    budget = int(low + share * (high - low))
+    picked = least_error(problem, budget)
+    size, error = total(problem, picked)
+    assert size <= budget
+    assert math.isclose(error, by_highs(problem, budget), rel_tol=1e-6)
 
 
 def test_a_real_size_is_solved_exactly_at_its_ends():

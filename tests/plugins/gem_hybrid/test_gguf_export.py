@@ -8,11 +8,12 @@ from click.testing import CliRunner
 from gguf import quants
 
 from gem_hybrid.cli import quantize
-from gem_hybrid.gguf_export import check_exportable, write_gguf
+from gem_hybrid.gguf_export import check_exportable, write_float_gguf, write_gguf
 from gem_uniform.quantizer import UniformQuantizer
 from gemcore import packing
 from gemcore.errors import UsageError
 from gemcore.formats.gguf import gguf_name, load_gguf, permute_rows
+from gemcore.models.eager import EagerModel
 from gemcore.models.layout import norm_sources, weight_units
 from gemcore.models.weights import pack_checkpoint
 from gemcore.packing import SCHEMES, Scheme, fits, get_scheme, unpack_weight
@@ -66,6 +67,20 @@ def test_the_gguf_package_reads_the_packed_values(written, checkpoint):
         found = tensors[gguf_name(source)].data
         np.testing.assert_array_equal(found, checkpoint.tensors[source].to_float32())
     assert len(tensors) == len(checkpoint.tensors)
+
+
+def test_float_models_come_back_as_they_were(checkpoint, tmp_path):
+    path = tmp_path / "float.gguf"
+    write_float_gguf(path, checkpoint)
+    found = load_gguf(path)
+    assert found.tensors.keys() == checkpoint.tensors.keys()
+    for name, tensor in checkpoint.tensors.items():
+        assert found.tensors[name].encoding == "F32"
+        np.testing.assert_array_equal(found.tensors[name].to_float32(), tensor.to_float32())
+    ids = [1, 5, 2, 30]
+    np.testing.assert_allclose(
+        EagerModel(found).logits(ids), EagerModel(checkpoint).logits(ids), atol=1e-5
+    )
 
 
 def test_gem_reads_the_same_model(written, checkpoint):
