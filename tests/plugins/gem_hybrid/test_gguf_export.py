@@ -19,6 +19,7 @@ from gemcore.models.weights import pack_checkpoint
 from gemcore.packing import SCHEMES, Scheme, fits, get_scheme, unpack_weight
 from gemcore.reports import Plan, PlanEntry
 from gemcore.testing import tiny_checkpoint, tiny_config
+from gemcore.text.tokenizer import Tokenizer
 
 SHAPE = tiny_config(context_length=256, tied_head=False, qkv_bias=True, hidden_size=64)
 
@@ -134,3 +135,36 @@ def test_the_command_writes_one(host, text_file, tmp_path, tiny):
         CliRunner().invoke(
             quantize, [*words, "--gguf", str(path), "--no-measure"], catch_exceptions=False
         )
+
+
+@pytest.mark.slow
+def test_llama_cpp_writes_what_the_model_would(default_model_path, tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    checkpoint = load_gguf(default_model_path)
+    names = ("q8-g64", "q5s-g64", "q6-g64", "q4a-g32", "q4s-g64", "f16", "q5a-g64")
+    entries = tuple(
+        PlanEntry(unit=unit.name, scheme=names[i % len(names)], reason="test", bytes=0)
+        for i, unit in enumerate(weight_units(checkpoint.config))
+    )
+    plan = Plan(quantizer="mixed", entries=entries)
+    weights, _ = pack_checkpoint(checkpoint, plan)
+    path = tmp_path / "mixed.gguf"
+    write_gguf(path, checkpoint, plan, weights)
+    other = llama_cpp.Llama(str(path), n_ctx=128, n_threads=1, verbose=False)
+    tokenizer = Tokenizer.from_text_data(checkpoint.text)
+    prompt = "The three states of matter are"
+    ids = list(tokenizer.encode_prompt(prompt))
+    assert other.tokenize(prompt.encode(), add_bos=checkpoint.text.add_bos) == ids
+    written = []
+    for token in other.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
+        written.append(token)
+        if len(written) == 24:
+            break
+    text = other.detokenize(written).decode(errors="replace")
+    assert text == tokenizer.decode(written)
+    assert len(text) > 40
+    # Each token is the likeliest after those before it, or all but: activations are rounded there.
+    logits = EagerModel(load_gguf(path)).logits([*ids, *written])[len(ids) - 1 : -1]
+    chosen = logits[np.arange(len(written)), written]
+    assert (logits.max(axis=1) - chosen).max() < 0.3
+    assert (logits.argmax(axis=1) == written).sum() >= len(written) - 2
