@@ -33,6 +33,7 @@ import gem_hybrid
 from gem_hybrid.calibration import WINDOW
 from gem_hybrid.divergence import WeightSource, final_states, float_source, token_divergences
 from gem_hybrid.gguf_export import permuted_heads, write_float_gguf
+from gem_hybrid.limits import read_schemes
 from gem_hybrid.quantizer import HybridQuantizer, hybrid
 from gem_hybrid.rotation import rotated
 from gem_hybrid.sensitivity import VERSION
@@ -45,7 +46,7 @@ from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, weight_units
 from gemcore.models.sources import load_checkpoint
 from gemcore.models.weights import Weights, pack_checkpoint
-from gemcore.packing import SCHEMES, get_scheme, unpack_weight
+from gemcore.packing import get_scheme, unpack_weight
 from gemcore.plugins import get_host
 from gemcore.recipe import DEFAULT_MODEL
 from gemcore.reports import Plan, PlanEntry
@@ -253,7 +254,7 @@ def run(given: argparse.Namespace) -> str:
     texts = {path.parent.name: windows_of(path, fair, given.tokens) for path in given.texts}
     measure = Measure(fair, texts, given.work, given.compiled)
     defaults = {option.name: option.default for option in gem_hybrid.OPTIONS}
-    defaults |= {"calibration": given.calibration}
+    defaults |= {"calibration": given.calibration, "schemes": given.schemes}
 
     def made(bits: float) -> HybridQuantizer:
         return hybrid(**(defaults | {"bits": bits}))
@@ -271,7 +272,7 @@ def run(given: argparse.Namespace) -> str:
         )
         for name in names
     ]
-    key = [made(4.5).calibration(fair).digest, VERSION, *SCHEMES]
+    key = [made(4.5).calibration(fair).digest, VERSION, *read_schemes(given.schemes)]
     results += [measure(f"nearest, {s}", partial(by_nearest, fair, s)) for s in given.nearest]
     results += [
         measure(f"one precision, {s}", partial(by_single, fair, made(4.5), s), key)
@@ -298,6 +299,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tokens", type=int, default=1024, help="of each text")
     parser.add_argument("--calibration", help="a text file, else GEM's own text")
+    parser.add_argument("--schemes", help="that hybrid chooses among, with spaces; else all")
     parser.add_argument("--peer-python", help="an interpreter that has llama-cpp-python")
     parser.add_argument("--compiled", action="store_true", help="also with 8-bit activations")
     lists: dict[str, tuple[str, Callable[[str], Any], str]] = {
