@@ -81,17 +81,18 @@ def compile_bundle(
     tell = step or _silent
     check_can_build(parts.target)
     routing = routing_of(parts.router, parts.names["router"], checkpoint)
-    check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
     _check_plan(plan, checkpoint, f"quantizer '{parts.names['quantizer']}'")
+    cache = cache_scheme(plan, parts.kv_cache)
+    check_cache_scheme(cache, checkpoint.config)
     if strict and plan.skipped:
         name, reason = plan.skipped[0]
         raise UsageError(
             f"{len(plan.skipped)} weights cannot be quantized as asked: {name}, {reason}"
         )
     if parts.capabilities is not None:
-        needs = needed_capabilities(plan.schemes(), parts.kv_cache, routed=routing is not None)
+        needs = needed_capabilities(plan.schemes(), cache, routed=routing is not None)
         check_capabilities(parts.names["target"], parts.capabilities, needs)
     with explained(folder), new_bundle(folder) as (temporary, finish):
         weights, report = parts.quantizer.apply(
@@ -120,7 +121,7 @@ def compile_bundle(
         exported = export_decoder(
             config,
             plan.schemes(),
-            cache=parts.kv_cache,
+            cache=cache,
             router=() if routing is None else routing.modules,
             experts=None if routing is None else routing.shape(),
             prior=None if routing is None else routing.prior,
@@ -146,7 +147,7 @@ def compile_bundle(
                 quantization=attrs.asdict(report),
                 delegation=delegation.to_json(),
                 weights=exported.weights,
-                kv_cache=parts.kv_cache,
+                kv_cache=cache,
                 experts=() if routing is None else routing.experts.names,
                 prior_tokens=0 if routing is None or not routing.prior else routing.prior.longest,
                 text=text_entry(checkpoint.text),
@@ -230,12 +231,35 @@ def bundle_key(identity: str, parts: BuildParts) -> str:
         "model": identity,
         "parts": parts.names,
         "routing": routing_content(parts.router),
+        "quantization": quantizer_content(parts.quantizer),
         "kv_cache": parts.kv_cache,
         "target": parts.target.describe(),
         "sources": sorted(parts.sources),
         "versions": {**_own_version(), **current_versions(), "code": _code_digest()},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def cache_scheme(plan: Plan, asked: str) -> str:
+    """The scheme of keys and values: the plan's, where it has one.
+
+    Raises:
+        UsageError: plan and user want different ones.
+    """
+    if plan.kv_cache is None:
+        return asked
+    if asked not in (DEFAULT_CACHE, plan.kv_cache.scheme):
+        raise UsageError(
+            f"the plan has keys and values in {plan.kv_cache.scheme}, but the KV cache '{asked}' is asked "
+            "for: leave one out"
+        )
+    return plan.kv_cache.scheme
+
+
+def quantizer_content(quantizer: Quantizer) -> str:
+    """What packed weights depend on beside the quantizer's options; empty for one without it."""
+    content = getattr(quantizer, "content", None)
+    return "" if content is None else str(content())
 
 
 def _write_text(checkpoint: Checkpoint, routing: Routing | None, folder: Path) -> None:

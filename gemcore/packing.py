@@ -8,14 +8,19 @@ holds one number of each row, whatever the machine. Quantized schemes also cut t
 `q3a-g32`  value = code * scale + minimum, codes 0..7       192 B codes, 16 scales, 16 minima (float16)
 `q3a-g64`  likewise, for 64 values                          384 B codes, 16 scales, 16 minima (float16)
 `q3s-g32`  value = (code - 4) * scale, codes 0..7           192 B codes, 16 scales (float16)
+`q3s-g64`  likewise, for 64 values                          384 B codes, 16 scales (float16)
 `q4a-g32`  value = code * scale + minimum, codes 0..15      256 B codes, 16 scales, 16 minima (float16)
 `q4a-g64`  likewise, for 64 values                          512 B codes, 16 scales, 16 minima (float16)
 `q4s-g32`  value = (code - 8) * scale, codes 0..15          256 B codes, 16 scales (float16)
+`q4s-g64`  likewise, for 64 values                          512 B codes, 16 scales (float16)
 `q5a-g32`  value = code * scale + minimum, codes 0..31      320 B codes, 16 scales, 16 minima (float16)
 `q5a-g64`  likewise, for 64 values                          640 B codes, 16 scales, 16 minima (float16)
 `q5s-g32`  value = (code - 16) * scale, codes 0..31         320 B codes, 16 scales (float16)
+`q5s-g64`  likewise, for 64 values                          640 B codes, 16 scales (float16)
 `q6-g32`   value = (code - 32) * scale, codes 0..63         384 B codes, 16 scales (float16)
+`q6-g64`   likewise, for 64 values                          768 B codes, 16 scales (float16)
 `q8-g32`   value = (code - 128) * scale, codes 1..255       512 B codes, 16 scales (float16)
+`q8-g64`   likewise, for 64 values                         1024 B codes, 16 scales (float16)
 `f16`      value itself, [tiles, in, 16] float16
 
 The codes of 16 rows x 4 values are the operand of a four-way integer dot product, and lie in 64 consecutive
@@ -143,14 +148,19 @@ SCHEMES: dict[str, Scheme] = {
         Scheme(name="q3a-g32", bits=3, has_minimum=True),
         Scheme(name="q3a-g64", bits=3, has_minimum=True, group=64),
         Scheme(name="q3s-g32", bits=3, offset=4),
+        Scheme(name="q3s-g64", bits=3, offset=4, group=64),
         Scheme(name="q4a-g32", bits=4, has_minimum=True),
         Scheme(name="q4a-g64", bits=4, has_minimum=True, group=64),
         Scheme(name="q4s-g32", bits=4, offset=8),
+        Scheme(name="q4s-g64", bits=4, offset=8, group=64),
         Scheme(name="q5a-g32", bits=5, has_minimum=True),
         Scheme(name="q5a-g64", bits=5, has_minimum=True, group=64),
         Scheme(name="q5s-g32", bits=5, offset=16),
+        Scheme(name="q5s-g64", bits=5, offset=16, group=64),
         Scheme(name="q6-g32", bits=6, offset=32),
+        Scheme(name="q6-g64", bits=6, offset=32, group=64),
         Scheme(name="q8-g32", bits=8, offset=128),
+        Scheme(name="q8-g64", bits=8, offset=128, group=64),
         Scheme(name="f16", bits=16, grouped=False),
     )
 }

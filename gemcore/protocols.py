@@ -88,7 +88,11 @@ class Router(Protocol):
 
 
 class Quantizer(Protocol):
-    """Gives every weight of a model a storage scheme, and packs the weights accordingly."""
+    """Gives every weight of a model a storage scheme, and packs the weights accordingly.
+
+    One that reads files has a further method, which others may leave out: `content() -> str`, a digest of
+    all that the packed weights depend on beside the options.
+    """
 
     def plan(
         self,

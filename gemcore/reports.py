@@ -35,11 +35,14 @@ class Plan:
         quantizer: the quantizer, with its options, as the user could type it.
         entries: one for each weight unit.
         skipped: weights that did not get the scheme that was asked for, and why.
+        kv_cache: the scheme of keys and values, where the quantizer chooses that, too; its bytes are those
+            of as many tokens as it was asked to count.
     """
 
     quantizer: str
     entries: tuple[PlanEntry, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    kv_cache: PlanEntry | None = None
 
     def schemes(self) -> dict[str, str]:
         """Unit name to scheme name."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gemcore.packing import GROUP, Quantized
+from gemcore.packing import GROUP, Quantized, Scheme
 
 LOSSLESS_SCHEMES = {
     "Q4_1": "q4a-g32",
@@ -43,6 +43,44 @@ def codes_from_blocks(encoding: str, data: npt.NDArray[np.uint8]) -> Quantized:
         high = blocks[:, :, size - 20 : size - 16]
         codes |= np.unpackbits(high, axis=2, bitorder="little") << np.uint8(4)
     return Quantized(codes=codes.reshape(rows, columns), scales=scales, minima=minima)
+
+
+def encoding_for(scheme: Scheme) -> str | None:
+    """The smallest encoding that holds every value of a packing scheme exactly; None where none does."""
+    if not scheme.grouped:
+        return "F16"
+    widths = {4: "Q4_1", 5: "Q5_1"} if scheme.has_minimum else {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
+    return next((name for bits, name in widths.items() if scheme.bits <= bits), None)
+
+
+def blocks_from_codes(quantized: Quantized, scheme: Scheme) -> npt.NDArray[np.uint8]:
+    """The blocks of `encoding_for(scheme)`, uint8 `[rows, bytes a row]`; `codes_from_blocks` undoes it.
+
+    Larger groups become blocks of 32 values with one scale, and codes of fewer bits move to the middle of
+    the wider grid.
+    """
+    encoding = encoding_for(scheme)
+    assert encoding is not None, scheme.name
+    rows, columns = quantized.codes.shape
+    shape = (rows, columns // GROUP, GROUP)
+    halves = [quantized.scales, *([] if quantized.minima is None else [quantized.minima])]
+    heads = [
+        np.ascontiguousarray(np.repeat(half, scheme.group // GROUP, axis=1)[..., None], "<f2").view(
+            np.uint8
+        )
+        for half in halves
+    ]
+    if encoding == "Q8_0":
+        signed = (quantized.codes.astype(np.int16) - scheme.offset).astype(np.int8)
+        parts = [*heads, signed.view(np.uint8).reshape(shape)]
+    else:
+        offset = {"Q4_0": 8, "Q5_0": 16}.get(encoding, 0)
+        codes = (quantized.codes + np.uint8(offset - scheme.offset)).reshape(shape)
+        if encoding.startswith("Q5"):
+            heads.append(np.packbits(codes >> 4, axis=2, bitorder="little"))
+        low, high = codes[..., : GROUP // 2] & np.uint8(15), codes[..., GROUP // 2 :] & np.uint8(15)
+        parts = [*heads, low | (high << np.uint8(4))]
+    return np.concatenate(parts, axis=2).reshape(rows, -1)
 
 
 def _halves(blocks: npt.NDArray[Any], start: int) -> npt.NDArray[np.float16]:

@@ -142,6 +142,12 @@ def unpermute_rows(data: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
     return np.ascontiguousarray(grouped.swapaxes(1, 2)).reshape(data.shape)
 
 
+def permute_rows(data: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
+    """Put rows into the order of GGUF files; `unpermute_rows` undoes it."""
+    grouped = data.reshape(heads, 2, data.shape[0] // heads // 2, *data.shape[1:])
+    return np.ascontiguousarray(grouped.swapaxes(1, 2)).reshape(data.shape)
+
+
 def _makers(
     mapped: npt.NDArray[np.uint8], tensors: Mapping[str, GgufTensor], config: ModelConfig
 ) -> dict[str, Callable[[], StoredTensor]]:

@@ -25,13 +25,19 @@ from gemcore.reports import Plan, QuantizationReport
 
 Weights = dict[str, npt.NDArray[Any]]
 Progress = Callable[[int, int], None]
+Packer = Callable[[Checkpoint, WeightUnit, Scheme], tuple[npt.NDArray[Any], bool]]
+"""Gives one packed weight, and whether it holds exactly what the file holds."""
 
 
 def pack_checkpoint(
-    checkpoint: Checkpoint, plan: Plan, progress: Progress | None = None
+    checkpoint: Checkpoint,
+    plan: Plan,
+    progress: Progress | None = None,
+    pack_one: Packer | None = None,
 ) -> tuple[Weights, QuantizationReport]:
     """Pack every weight as the plan says, rounding to nearest where the file's codes do not fit as is.
 
+    `pack_one` may round in another way; it is called for each unit once, in the order of `weight_units`.
     Returns arrays by parameter name of `gemcore.models.decoder.Decoder`, in the order in which a token
     reads them, and what was done.
     Raises GemError for a plan that does not fit the model, FormatError for weights that are not finite.
@@ -45,7 +51,7 @@ def pack_checkpoint(
     lossless = 0
     for done, unit in enumerate(units):
         scheme = get_scheme(schemes[unit.name])
-        packed, exact = pack_unit(checkpoint, unit, scheme)
+        packed, exact = (pack_one or pack_unit)(checkpoint, unit, scheme)
         weights[f"{unit.name}.packed"] = packed
         lossless += exact
         if unit.bias_sources:

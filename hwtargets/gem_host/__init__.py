@@ -13,14 +13,19 @@ _SCHEMES = (
     "q3a-g32",
     "q3a-g64",
     "q3s-g32",
+    "q3s-g64",
     "q4a-g32",
     "q4a-g64",
     "q4s-g32",
+    "q4s-g64",
     "q5a-g32",
     "q5a-g64",
     "q5s-g32",
+    "q5s-g64",
     "q6-g32",
+    "q6-g64",
     "q8-g32",
+    "q8-g64",
 )
 """Ways to store weights that the kernels read."""
 

@@ -1,0 +1,115 @@
+"""The float model, layer by layer: only one layer's weights are in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from gem_hybrid.as_compiled import cache_operations, round_inputs
+from gemcore.models import float_ops
+from gemcore.models.cache_layout import DEFAULT_CACHE, KEY_BLOCK
+from gemcore.models.checkpoint import Checkpoint
+from gemcore.models.config import ModelConfig
+from gemcore.models.decoder import DecoderLayer, causal_placement, new_caches
+from gemcore.models.layout import WeightUnit, rotation_table, weight_units
+from gemcore.models.linear import DenseLinear
+from gemcore.models.weights import plain_weights
+
+Windows = Sequence[Sequence[int]]
+
+
+def units_of_layer(config: ModelConfig, index: int) -> list[WeightUnit]:
+    """The weight units of one layer, in the order in which a token meets them."""
+    prefix = f"layers.{index}."
+    return [unit for unit in weight_units(config) if unit.name.startswith(prefix)]
+
+
+def float_layer(
+    checkpoint: Checkpoint,
+    index: int,
+    weights: Mapping[str, Tensor],
+    *,
+    rounds: Container[str] = (),
+    cache: str | None = None,
+) -> DecoderLayer:
+    """One decoder layer in float32.
+
+    Args:
+        checkpoint: gives norms and biases.
+        index: of the layer.
+        weights: float32 `[out, in]` of each of its units, by name.
+        rounds: names of the units whose inputs are rounded to 8 bits.
+        cache: scheme whose rounding keys and values get; None for none.
+    """
+    plain = plain_weights(checkpoint)
+    linears: dict[str, nn.Module] = {}
+    for unit in units_of_layer(checkpoint.config, index):
+        with torch.device("meta"):
+            linear = DenseLinear(unit.shape)
+        set_weight(linear, weights[unit.name])
+        if unit.bias_sources:
+            biases = [checkpoint.tensors[name].to_float32() for name in unit.bias_sources]
+            linear.bias = _fixed(torch.cat([torch.from_numpy(bias) for bias in biases]))
+        if unit.name in rounds:
+            linear.register_forward_pre_hook(round_inputs)
+        linears[unit.name] = linear
+    operations = float_ops if cache is None else cache_operations()
+    layer = DecoderLayer(
+        checkpoint.config, index, linears, operations, None, cache or DEFAULT_CACHE
+    )
+    for norm in ("attention_norm", "feed_forward_norm"):
+        gain = torch.from_numpy(plain[f"layers.{index}.{norm}.gain"])
+        getattr(layer, norm).gain = _fixed(gain)
+    layer.eval()
+    return layer
+
+
+def module_of(layer: Any, unit: WeightUnit) -> nn.Module:
+    """The linear layer of a unit in its decoder layer."""
+    _, _, block, name = unit.name.split(".")
+    module: nn.Module = getattr(layer, block)[name]
+    return module
+
+
+def set_weight(linear: Any, weight: Tensor) -> None:
+    """Give a dense layer another weight `[out, in]`, without gradients."""
+    linear.weight = _fixed(weight)
+
+
+def run_layer(
+    layer: DecoderLayer,
+    config: ModelConfig,
+    rotation: Tensor,
+    states: Sequence[Tensor],
+    cache_dtype: torch.dtype = torch.float32,
+) -> list[Tensor]:
+    """States `[tokens, hidden]` of each window after the layer."""
+    one = attrs.evolve(config, layers=1)
+    found = []
+    with torch.no_grad():
+        for x in states:
+            tokens = len(x)
+            cache = new_caches(one, -(-tokens // KEY_BLOCK) * KEY_BLOCK, cache_dtype)[0]
+            y, _ = layer(x, rotation, causal_placement(0, tokens), cache, None, None)
+            found.append(y)
+    return found
+
+
+def rotation_of(config: ModelConfig) -> Tensor:
+    """RoPE's table, as the layers take it."""
+    return torch.from_numpy(rotation_table(config))
+
+
+def final_norm(checkpoint: Checkpoint, states: Sequence[Tensor]) -> list[Tensor]:
+    """What the head reads of each window: `[tokens, hidden]`."""
+    gain = torch.from_numpy(plain_weights(checkpoint)["norm.gain"])
+    epsilon = checkpoint.config.norm_epsilon
+    return [float_ops.rms_norm(x, gain, epsilon) for x in states]
+
+
+def _fixed(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=False)

@@ -1,0 +1,211 @@
+"""What rounding a weight costs, from passes of the float model forwards and backwards.
+
+A small change `ΔW` of a weight `[out, in]` changes its outputs by `ΔW·x`, and the distribution over the
+next tokens by a KL divergence of, to second order, half the mean of `(g·ΔW·x)²`, where `g` is the gradient
+of the log-probabilities of tokens that the model itself draws (the Fisher information). With inputs and
+gradients taken as independent, and gradients of different outputs as uncorrelated, as K-FAC
+(arXiv 1503.05671) with a diagonal factor takes them, that is
+
+    KL ≈ ½ · Σ_o  E[g_o²] · (ΔW · E[x xᵀ] · ΔWᵀ)_oo      nats a token.
+
+Instead of drawing tokens, the backward pass starts from random vectors with the covariance of the Fisher
+information of the logits, `diag(p) - p pᵀ`: `√p∘ε - p·(√p·ε)` with normal `ε`. It has less noise.
+
+The head's gradients are known without a pass, `E[p_v·(1 - p_v)]`. A row of the embedding changes the
+tokens that it stands for; how often they come is what the model itself expects, the mean of `p`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from gem_hybrid.states import (
+    Windows,
+    final_norm,
+    float_layer,
+    module_of,
+    rotation_of,
+    run_layer,
+    units_of_layer,
+)
+from gemcore.models.cache_layout import KEY_BLOCK
+from gemcore.models.checkpoint import Checkpoint
+from gemcore.models.decoder import causal_placement, new_caches
+from gemcore.models.eager import EagerModel
+from gemcore.models.layout import EMBEDDING, HEAD, weight_units
+from gemcore.models.weights import float_unit
+
+SEED = 0
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Term:
+    """One part of what rounding a weight costs: `½ Σ_o rows_o · (ΔW·hessian·ΔWᵀ)_oo` nats a token.
+
+    Attributes:
+        rows: float32 `[out]`, how much each output matters.
+        hessian: float32 `[in, in]`, the mean of `x xᵀ`.
+    """
+
+    rows: Tensor
+    hessian: Tensor
+
+
+def rounding_hessian(terms: Iterable[Term]) -> Tensor:
+    """The Hessian `[in, in]` for rounding, where one must serve all rows.
+
+    It is exact for a single term, as the rows' own weights change nothing in the rounding of a row.
+    """
+    parts = [float(term.rows.mean()) * term.hessian for term in terms]
+    return torch.stack(parts).sum(0)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Importance:
+    """How much the outputs of each weight matter, from gradients.
+
+    Attributes:
+        rows: for each unit `E[g²]` of each output, float32 `[out]`. For the head that is known without a
+            gradient, also where it is the embedding; for the embedding it is how often each row is read.
+        stream: `E[g²]` of each channel of the residual stream behind the embedding, float32 `[hidden]`.
+    """
+
+    rows: dict[str, Tensor]
+    stream: Tensor
+
+
+class _Squares:
+    """The sum over tokens of squared gradients."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+
+    def add(self, gradient: Tensor) -> None:
+        square = gradient.detach().square().sum(0)
+        self.total = square if self.total is None else self.total.add_(square)
+
+
+def measure_importance(checkpoint: Checkpoint, windows: Windows) -> Importance:
+    """Run the model forwards and backwards over the windows, each by itself."""
+    model = EagerModel(checkpoint)
+    decoder, config = model.decoder.requires_grad_(False), model.config
+    sums: dict[str, _Squares] = {}
+    handles = []
+    for name, module in decoder.named_modules():
+        if name.startswith("layers.") and hasattr(module, "embed"):
+            sums[name] = _Squares()
+            handles.append(module.register_forward_hook(_listen(sums[name])))
+    stream = _Squares()
+    drawn = torch.zeros(config.vocabulary_size)
+    spread = torch.zeros(config.vocabulary_size)
+    generator = torch.Generator().manual_seed(SEED)
+    for window in windows:
+        count = len(window)
+        caches = new_caches(config, -(-count // KEY_BLOCK) * KEY_BLOCK, torch.float32)
+        ids = torch.tensor(window, dtype=torch.int32)
+        x = decoder.embedding.embed(ids).requires_grad_()
+        start = x
+        placement = causal_placement(0, count)
+        for layer, cache in zip(decoder.layers, caches, strict=True):
+            x, _ = layer(x, decoder.rotation, placement, cache, None, None)
+        logits = decoder.head(decoder.norm(x))
+        with torch.no_grad():
+            p = torch.softmax(logits, dim=1)
+            drawn += p.sum(0)
+            spread += (p * (1 - p)).sum(0)
+            root = p.sqrt()
+            noise = root * torch.randn(p.shape, generator=generator)
+            noise -= p * noise.sum(1, keepdim=True)
+            del p, root
+        stream.add(torch.autograd.grad(logits, start, noise)[0])
+    for handle in handles:
+        handle.remove()
+    tokens = sum(map(len, windows))
+    assert stream.total is not None
+    rows = {name: found.total / tokens for name, found in sums.items() if found.total is not None}
+    rows |= {EMBEDDING: drawn / tokens, HEAD: spread / tokens}
+    return Importance(rows=rows, stream=stream.total / tokens)
+
+
+def unit_terms(
+    name: str, importance: Importance, inputs: Tensor | None, tied_head: bool
+) -> tuple[Term, ...]:
+    """The terms of one weight unit.
+
+    Args:
+        name: of the unit.
+        importance: of the model's outputs.
+        inputs: the mean of `x xᵀ` of what the unit reads as a linear layer, float32 `[in, in]`; None for an
+            embedding that is not the head.
+        tied_head: the embedding is the head.
+    """
+    if name != EMBEDDING:
+        assert inputs is not None
+        return (Term(rows=importance.rows[name], hessian=inputs),)
+    embed = Term(rows=importance.rows[EMBEDDING], hessian=torch.diag(importance.stream))
+    if not tied_head:
+        return (embed,)
+    assert inputs is not None
+    return (embed, Term(rows=importance.rows[HEAD], hessian=inputs))
+
+
+def measure_inputs(
+    checkpoint: Checkpoint, sets: Sequence[Windows], wanted: Container[str]
+) -> Iterator[tuple[str, list[Tensor]]]:
+    """What each linear layer reads, layer by layer, with one layer's weights in memory.
+
+    Yields the name of its unit and, for each set of windows, the mean of `x xᵀ`, float32 `[in, in]`, of
+    those that are `wanted`. The head comes last, also where it is the embedding.
+    """
+    config = checkpoint.config
+    rotation = rotation_of(config)
+    embedding = torch.from_numpy(float_unit(checkpoint, weight_units(config)[0]))
+    states = [[embedding[torch.tensor(window)] for window in windows] for windows in sets]
+    del embedding
+    for index in range(config.layers):
+        units = units_of_layer(config, index)
+        weights = {u.name: torch.from_numpy(float_unit(checkpoint, u)) for u in units}
+        layer = float_layer(checkpoint, index, weights)
+        found: dict[str, list[Tensor]] = {u.name: [] for u in units if u.name in wanted}
+        for i, each in enumerate(states):
+            handles = []
+            for unit in units:
+                if unit.name in found:
+                    found[unit.name].append(torch.zeros(unit.shape[1], unit.shape[1]))
+                    hook = add_squares(found[unit.name][-1])
+                    handles.append(module_of(layer, unit).register_forward_pre_hook(hook))
+            states[i] = run_layer(layer, config, rotation, each)
+            for handle in handles:
+                handle.remove()
+        for name, totals in found.items():
+            counts = [sum(map(len, each)) for each in states]
+            yield name, [total / count for total, count in zip(totals, counts, strict=True)]
+    head = EMBEDDING if config.tied_head else HEAD
+    if head in wanted:
+        yield head, [mean_square(final_norm(checkpoint, each)) for each in states]
+
+
+def mean_square(states: Sequence[Tensor]) -> Tensor:
+    """The mean of `x xᵀ` over all tokens of windows `[tokens, in]`: float32 `[in, in]`."""
+    total = torch.stack([x.T @ x for x in states]).sum(0)
+    return total / sum(map(len, states))
+
+
+def add_squares(total: Tensor) -> Callable[[object, tuple[Tensor, ...]], None]:
+    """A hook of a linear layer that adds the `x xᵀ` of what it reads to `total`."""
+
+    def hook(module: object, inputs: tuple[Tensor, ...]) -> None:
+        total.addmm_(inputs[0].T, inputs[0])
+
+    return hook
+
+
+def _listen(squares: _Squares) -> object:
+    def hook(module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.register_hook(squares.add)
+
+    return hook
