@@ -81,6 +81,7 @@ def compile_bundle(
     tell = step or _silent
     check_can_build(parts.target)
     routing = routing_of(parts.router, parts.names["router"], checkpoint)
+    check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
     _check_plan(plan, checkpoint, f"quantizer '{parts.names['quantizer']}'")
