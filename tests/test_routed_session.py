@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import attrs
 import numpy as np
 import pytest
@@ -127,6 +129,20 @@ def test_the_prior_comes_from_the_first_tokens(routed, eager) -> None:
     assert np.array_equal(prior, routed.prior_of(TEXT[:4]))
     assert not np.array_equal(prior, routed.prior_of(TEXT[1:]))
     assert np.array_equal(routed.logits(TEXT), eager.logits(TEXT, prior))
+
+
+def test_asking_for_the_prior_leaves_the_model_its_threads(routed) -> None:
+    fresh = open_session(routed.bundle.folder, threads=2)
+    library = ctypes.CDLL(str(fresh.bundle.folder / "model.so"))
+
+    def pool() -> int | None:
+        return ctypes.c_void_p.in_dll(library, "__TVMBackendParallelLaunch").value
+
+    own = pool()
+    assert fresh.prior_of(TEXT) is not None
+    assert pool() == own
+    fresh.routes(TEXT)
+    assert pool() == own
 
 
 def test_scores_are_those_of_each_context_alone(routed, eager) -> None:

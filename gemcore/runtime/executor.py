@@ -181,9 +181,7 @@ class NativeExecutor:
     ) -> npt.NDArray[np.float32]:
         """Ask the model's first layers, or its encoder, for the prior; see `Executor.prior`."""
         if self._prior is None:
-            self._prior = load_function(
-                self.library, PRIOR, pooled=False, instrument=self._instrument
-            )
+            self._prior = self._load_later(PRIOR)
         arguments = [as_tensor(aligned(array)) for array in (tokens, placement)]
         return as_array(self._prior(*arguments, self._bound(cache)))
 
@@ -196,11 +194,15 @@ class NativeExecutor:
     ) -> npt.NDArray[np.float32]:
         """Ask the routers; see `Executor.routes`."""
         if self._routes is None:
-            self._routes = load_function(
-                self.library, ROUTES, pooled=False, instrument=self._instrument
-            )
+            self._routes = self._load_later(ROUTES)
         arguments = [as_tensor(aligned(array)) for array in (tokens, placement, prior)]
         return as_array(self._routes(*arguments, self._bound(cache)))
+
+    def _load_later(self, name: str) -> Function:
+        function = load_function(self.library, name, pooled=False, instrument=self._instrument)
+        # Loading the library, even again, has it use TVM's own threads.
+        use_threads(self.library, self.threads)
+        return function
 
     def _one_token(self, cache: KVCache, bound: Object) -> Tensor:
         def run() -> Tensor:
