@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import attrs
 import numpy as np
 import pytest
 
-from gem_arm.linux import raspberry_pi_4
+from gem_arm.linux import SYSTEM_ROOT, raspberry_pi_4
 from gemcore.build import compile_bundle
 from gemcore.errors import GemError
+from gemcore.export import export_bundle
 from gemcore.protocols import Target
 from gemcore.reports import DelegationReport
 from gemcore.runtime.settings import OpenSettings
-from gemcore.session import Session
+from gemcore.session import EncodedPrompt, Session
 
 BOARD = raspberry_pi_4()
 
@@ -110,6 +112,25 @@ def test_instructions_that_the_processor_lacks_end_in_one_sentence(tiny, tiny_pa
     ):
         Session(bundle, wrong.emulate(bundle, "cortex-a72")).feed([1])
     assert not list(tmp_path.glob("*.core"))
+
+
+def test_an_exported_folder_runs_without_python(bundle, tiny_session, tmp_path):
+    folder = tmp_path / "app"
+    report = export_bundle(bundle, BOARD, folder)
+    assert {name for name, _ in report.files if "/" not in name} | {"README.md"} == {
+        path.name for path in folder.iterdir()
+    }
+    assert (folder / "model.gem" / "model.so").stat().st_size < 2e6
+    prompt = [5, 6, 7, 8]
+    emulator = ["qemu-aarch64", "-cpu", "cortex-a72", "-L", SYSTEM_ROOT]
+    runner = [str(folder / "gem-runner"), "generate", str(folder / "plan.txt"), "6"]
+    words = [*emulator, *runner, *map(str, prompt)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    answer = tiny_session.generate(EncodedPrompt(tuple(prompt)), max_tokens=6)
+    assert [int(line) for line in done.stdout.split()] == list(answer.token_ids)
+    wrong = subprocess.run([*emulator, *runner, "-1"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert wrong.stderr.strip().endswith("token -1 is not in the vocabulary")
 
 
 def test_missing_tools_are_named(monkeypatch):
