@@ -15,8 +15,8 @@ BUNDLE = "model.gem"
 
 _LINK = """\
 There is nothing to link: GEM opens the bundle. Install GEM {gem} with the TVM that made it
-(`apache-tvm=={tvm}`, `apache-tvm-ffi=={ffi}`); other versions refuse it with a sentence. The processor must have {machine} with the instructions `{instructions}`; another one refuses the bundle
-with a sentence.
+(`apache-tvm=={tvm}`, `apache-tvm-ffi=={ffi}`); other versions refuse it with a sentence. The processor must
+have {machine} with the instructions `{instructions}`; another one refuses the bundle with a sentence.
 """
 
 _CALL = """\
