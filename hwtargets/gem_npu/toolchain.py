@@ -67,7 +67,9 @@ def link(parts: Sequence[Path], program: Path, flags: Sequence[str] = ()) -> Non
     """
     if missing := missing_linker():
         raise GemError(missing)
-    command = [sys.executable, "-m", "ziglang", "cc", *LINK_FLAGS, *flags]
+    # zig's cache knows its own files by the path it is called with: the same one every time.
+    python = str(Path(sys.executable).absolute())
+    command = [python, "-m", "ziglang", "cc", *LINK_FLAGS, *flags]
     command += ["-I", str(NATIVE), *map(str, parts), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,0 +1,89 @@
+"""From parts to command streams: TOSA graphs, checked against NumPy to the bit, and Vela's estimate."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import attrs
+import numpy as np
+
+from gem_ethos import tools
+from gem_ethos.parts import Part
+from gemcore.errors import GemError
+
+ACCELERATOR = "ethos-u85-256"
+SYSTEM = "Ethos_U85_SYS_DRAM_Mid"
+MEMORY = "Dedicated_Sram_384KB"
+
+
+@attrs.frozen(kw_only=True)
+class Estimate:
+    """What Vela says of a part for one token; nothing was run.
+
+    Attributes:
+        cycles: at the accelerator's clock.
+        clock_hz: of it, as Vela's system configuration has it.
+        multiply_accumulates: of the part.
+        weight_bytes: of its weights as Vela encodes them.
+        in_scale, out_scale: what one step of its int8 in- and outputs means; the app's to apply.
+    """
+
+    cycles: int
+    clock_hz: float
+    multiply_accumulates: int
+    weight_bytes: int
+    in_scale: float
+    out_scale: float
+
+
+def compile_parts(parts: Iterable[Part], folder: Path) -> dict[str, Estimate]:
+    """Write a command stream for each part to `folder`, `NAME_vela.npz`.
+
+    Every graph is run by Arm's reference model first, whose outputs must be NumPy's to the bit.
+
+    Raises GemError when the tools are missing or fail, and when the reference model gives something else.
+    """
+    if missing := tools.missing_tools():
+        raise GemError(missing)
+    python = tools.interpreter()
+    assert python is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for part in parts:
+        # One at a time: the graphs of a model hold its weights several times over.
+        with tempfile.TemporaryDirectory(prefix="gem-ethos-") as place:
+            found[part.name] = _compile(part, Path(place), folder, python)
+    return found
+
+
+def _compile(part: Part, place: Path, folder: Path, python: Path) -> Estimate:
+    np.savez(place / f"{part.name}.npz", **part.arrays())
+    tools.run(python, [str(tools.GRAPHS), str(place), ACCELERATOR, SYSTEM, MEMORY])
+    wanted = part.code(part.sample)
+    got = np.load(place / f"{part.name}.out.npy", allow_pickle=False)
+    if not np.array_equal(got, wanted):
+        most = int(np.abs(got.astype(int) - wanted).max())
+        raise GemError(
+            f"the TOSA reference model and NumPy differ by up to {most} on {part.name}: "
+            "its graph does not say what it should, please report this"
+        )
+    stream = next((place / "vela").glob("*_vela.npz"))
+    stream.replace(folder / f"{part.name}_vela.npz")
+    return read_estimate(next((place / "vela").glob("*_summary_*.csv")), part)
+
+
+def read_estimate(path: Path, part: Part) -> Estimate:
+    """The summary that Vela writes beside the command stream of a part."""
+    with path.open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    return Estimate(
+        cycles=int(float(row["cycles_total"])),
+        clock_hz=float(row["core_clock"]),
+        multiply_accumulates=int(float(row["nn_macs"])),
+        weight_bytes=int(float(row["total_npu_encoded_weights"])),
+        in_scale=part.in_scale,
+        out_scale=part.out_scale,
+    )
