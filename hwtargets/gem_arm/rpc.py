@@ -113,7 +113,8 @@ class RemoteExecutor:
         self._session, self._device = session, session.cpu(0)
         # Under a name of its own, so that two bundles on one board stay apart.
         name = f"{bundle.manifest.files[library]['sha256'][:16]}.so"
-        session.upload(str(bundle.folder / library), name)
+        # As bytes: TVM does not close a file that it is given by name.
+        session.upload(bytearray((bundle.folder / library).read_bytes()), name)
         module = session.load_module(name)
         machine = module["vm_load_executable"]()
         machine["vm_initialization"](1, 0, 2)

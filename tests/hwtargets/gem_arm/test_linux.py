@@ -14,6 +14,7 @@ from gem_arm.linux import SYSTEM_ROOT, raspberry_pi_4
 from gemcore.build import compile_bundle
 from gemcore.errors import GemError
 from gemcore.export import export_bundle
+from gemcore.plugins import get_host
 from gemcore.protocols import Target
 from gemcore.reports import DelegationReport
 from gemcore.runtime.settings import OpenSettings
@@ -60,6 +61,23 @@ def test_logits_are_those_of_this_machine_bit_by_bit(session, tiny_session):
     np.testing.assert_array_equal(session.logits(tokens), tiny_session.logits(tokens))
     assert session._executor.execution == "emulated"
     assert session._executor.machine == "qemu-aarch64 -cpu cortex-a72"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["q2a-g64", "q3a-g32", "q5a-g32", "q6-g32", "q8-g32"])
+def test_codes_of_every_width_give_the_bits_of_this_machine(tiny, tiny_parts, tmp_path, scheme):
+    need_emulator()
+    host = get_host()
+    parts = attrs.evolve(tiny_parts, quantizer=host.create(host.select("quantizer", scheme)))
+    here = Session(
+        (bundle := compile_bundle(tiny, parts, tmp_path / "host.gem")),
+        parts.target.open(bundle, OpenSettings(threads=1)),
+    )
+    board = compile_bundle(tiny, attrs.evolve(parts, target=BOARD), tmp_path / "rpi4.gem")
+    there = Session(board, BOARD.emulate(board))
+    tokens = [int(i) for i in np.random.default_rng(1).integers(0, 200, 9)]
+    np.testing.assert_array_equal(there.logits(tokens), here.logits(tokens))
+    np.testing.assert_array_equal(there.feed([4]), here.feed([4]))
 
 
 def test_an_answer_is_that_of_this_machine(session, tiny_session):
