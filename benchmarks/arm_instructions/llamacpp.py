@@ -11,6 +11,7 @@ REQUIREMENT = "llama-cpp-python==0.3.36"
 """The source package, of the version that benchmarks/peers-requirements.txt names too."""
 
 SOURCE = Path(__file__).parent / "llama_count.cc"
+PRODUCTS = Path(__file__).parent / "llama_products.c"
 
 
 def build(folder: Path, cpu: str) -> Path:
@@ -59,6 +60,20 @@ def build(folder: Path, cpu: str) -> Path:
     compiler = "aarch64-linux-gnu-g++"
     end = ["-lpthread", "-ldl", "-lm", "-o", str(program)]
     _run(compiler, *options, *includes, *inputs, *group, *end)
+    return program
+
+
+def build_products(folder: Path, cpu: str) -> Path:
+    """Compile `llama_products.c` with llama.cpp's products alone, which takes a few seconds; its path."""
+    program = folder / "llama-products"
+    if not program.is_file():
+        ggml = _source(folder) / "ggml"
+        includes = [f"-I{ggml / part}" for part in ("include", "src", "src/ggml-cpu")]
+        # As llama.cpp's own build compiles them. What the products do not call may stay unresolved.
+        options = ["-O3", "-DNDEBUG", "-D_GNU_SOURCE", f"-mcpu={cpu}", "-ffunction-sections"]
+        link = ["-Wl,--gc-sections", "-Wl,--unresolved-symbols=ignore-all", "-lm"]
+        inputs = [str(PRODUCTS), str(ggml / "src" / "ggml-cpu" / "arch" / "arm" / "quants.c")]
+        _run("aarch64-linux-gnu-gcc", *options, *includes, *inputs, *link, "-o", str(program))
     return program
 
 

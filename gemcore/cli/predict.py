@@ -44,10 +44,11 @@ def predict(
     profiles = [host.create(host.select("target", name)).profile() for name in names]
     session = open_for_command(recipe, None, strict=strict)
     delegation = session.bundle.manifest.delegation
-    predictions = [predict_for(profile, delegation, prompt_tokens) for profile in profiles]
     check = None
     if session.execution == "native":
         check = check_host(session, prompt_tokens, new_tokens)
+        profiles = [with_bandwidth(profile, check) for profile in profiles]
+    predictions = [predict_for(profile, delegation, prompt_tokens) for profile in profiles]
     if as_json:
         values = {
             "execution": "predicted",
