@@ -35,7 +35,7 @@ def predict(
     For this machine the prediction is compared with a measurement.
     """
     from gemcore.plugins import get_host
-    from gemcore.prediction import check_host
+    from gemcore.prediction import check_host, with_bandwidth
     from gemcore.prediction import predict as predict_for
 
     recipe = read_recipe(recipe_file, given)
