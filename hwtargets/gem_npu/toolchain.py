@@ -45,7 +45,7 @@ def missing_linker() -> str:
     if importlib.util.find_spec("ziglang") is None:
         return (
             "linking for Hexagon needs the Python package ziglang, which is not installed: "
-            f"{_SETUP}, or pip install 'gemcore[targets]'"
+            f"{_SETUP}, or pip install ziglang==0.17.0"
         )
     return ""
 
