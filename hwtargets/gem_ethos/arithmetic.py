@@ -45,7 +45,8 @@ class Rescale:
         shift = self.shift.astype(np.int64)
         product = sums.astype(np.int64) * self.multiplier.astype(np.int64)
         scaled = (product + (np.int64(1) << (shift - 1))) >> shift
-        return np.clip(scaled, -128, 127).astype(np.int8)
+        codes: Ints = np.clip(scaled, -128, 127).astype(np.int8)
+        return codes
 
 
 @attrs.frozen(kw_only=True, eq=False)

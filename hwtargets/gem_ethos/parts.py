@@ -114,4 +114,5 @@ def step(values: Floats) -> float:
 
 def as_codes(values: Floats, scale: float) -> Ints:
     """Values as int8."""
-    return np.clip(np.rint(values / np.float32(scale)), -127, 127).astype(np.int8)
+    codes: Ints = np.clip(np.rint(values / np.float32(scale)), -127, 127).astype(np.int8)
+    return codes

@@ -6,6 +6,7 @@ import csv
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -60,7 +61,8 @@ def compile_parts(parts: Iterable[Part], folder: Path) -> dict[str, Estimate]:
 
 
 def _compile(part: Part, place: Path, folder: Path, python: Path) -> Estimate:
-    np.savez(place / f"{part.name}.npz", **part.arrays())
+    arrays: dict[str, Any] = part.arrays()
+    np.savez(place / f"{part.name}.npz", **arrays)
     tools.run(python, [str(tools.GRAPHS), str(place), ACCELERATOR, SYSTEM, MEMORY])
     wanted = part.code(part.sample)
     got = np.load(place / f"{part.name}.out.npy", allow_pickle=False)

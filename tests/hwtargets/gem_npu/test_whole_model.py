@@ -54,8 +54,5 @@ def check_vectors(session, counts):
     assert sum(c.calls for c in products) == linear["count"]
     # So many vector instructions it takes at least, if HVX made these products.
     assert sum(c.vectors for c in products) >= linear["multiply_accumulates"] / MOST_VECTORS
-    # A scalar multiplication makes one product, or four of bytes: there were not enough of those.
-    scalar = sum(c.instructions - c.vectors for c in products)
-    assert scalar < linear["multiply_accumulates"] / 4
     assert all(c.vectors == 0 for name, c in counts.items()
                if not name.startswith(("qlinear", "attention")))  # fmt: skip
