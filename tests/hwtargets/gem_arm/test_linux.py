@@ -12,6 +12,7 @@ import pytest
 
 from gem_arm.linux import SYSTEM_ROOT, raspberry_pi_4
 from gemcore.build import compile_bundle
+from gemcore.cli.run import report_line, run_report
 from gemcore.errors import GemError
 from gemcore.export import export_bundle
 from gemcore.plugins import get_host
@@ -86,6 +87,24 @@ def test_an_answer_is_that_of_this_machine(session, tiny_session):
     there = session.generate("one two three", **given)
     assert there.token_ids == here.token_ids
     assert there.text == here.text
+
+
+def test_no_time_of_the_emulator_is_shown_as_one_of_the_device(session, tiny_session):
+    answer = session.generate("one two three", max_tokens=2, chat=False)
+    report = run_report(session, answer)
+    assert (report["execution"], report["machine"]) == (
+        "emulated",
+        "qemu-aarch64 -cpu cortex-a72",
+    )
+    assert report["emulator_ttft_ms"] > 0
+    assert not {"ttft_ms", "decode_tokens_per_s", "peak_memory_mb"} & set(report)
+    line = report_line(report)
+    assert "emulated by qemu-aarch64 -cpu cortex-a72" in line
+    assert "no speed of the device" in line
+    assert "tokens/s" not in line
+    native = run_report(tiny_session, tiny_session.generate("one", max_tokens=2, chat=False))
+    assert native["execution"] == "native"
+    assert "TTFT" in report_line(native)
 
 
 def test_a_fork_continues_the_text_in_shared_memory(session):
