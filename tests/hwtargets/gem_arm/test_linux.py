@@ -135,6 +135,7 @@ def test_the_report_says_that_all_of_it_runs_on_the_processor(bundle):
     assert products.memory_bytes > products.multiply_accumulates / 2
 
 
+@pytest.mark.slow
 def test_instructions_that_the_processor_lacks_end_in_one_sentence(tiny, tiny_parts, tmp_path):
     need_emulator()
     wrong = attrs.evolve(BOARD, cpu="cortex-a76", features=("+dotprod",), kernels="NEON_DOT")
