@@ -23,6 +23,10 @@ test test-all test-targets: export OMP_NUM_THREADS = 1
 PEERS       := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
+# Arm's compiler for Ethos-U has one, too.
+ETHOS       := .venv-ethos
+ETHOS_STAMP := $(ETHOS)/.installed
+
 # What compiles for other processors and runs the result here, by the names of Debian and Ubuntu.
 TARGET_PACKAGES := qemu-user clang-19 lld-19 llvm-19 gcc-aarch64-linux-gnu g++-aarch64-linux-gnu \
 	libc6-arm64-cross libc6-dev-arm64-cross libstdc++-12-dev-arm64-cross libstdc++6-arm64-cross
@@ -53,8 +57,9 @@ test: setup ## run the tests, without the slow ones
 test-all: setup ## run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
 
-setup-targets: $(STAMP) ## install what compiles and runs models for other processors
+setup-targets: $(STAMP) $(ETHOS_STAMP) ## install what compiles and runs models for other processors
 	@$(install_target_packages)
+	@$(PIP) install -qq --constraint constraints.txt ziglang
 	@$(BIN)/python -c 'from gem_arm.libraries import runtime_folder; print(runtime_folder())'
 
 test-targets: setup ## run the tests of all targets, whole models on emulators included
@@ -92,7 +97,7 @@ bench-peers: setup $(PEERS_STAMP) ## compare with llama.cpp, OpenVINO and torch,
 	@$(PEERS)/bin/python benchmarks/peers.py --gem-python $(BIN)/python $(ARGS)
 
 clean: ## remove .venv and everything else that was made here
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(ETHOS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Made once, and again when what is to be installed changes.
@@ -116,6 +121,16 @@ $(PEERS_STAMP): benchmarks/peers-requirements.txt | compiler
 	@echo "installing the peers into $(VENV); llama.cpp is compiled, which takes some minutes"
 	@CMAKE_ARGS="-DGGML_NATIVE=ON" $(PIP) install -qq --requirement $<
 	@$(PIP) uninstall -qq --yes torchvision
+	@touch $@
+
+# Arm's tools, which want another NumPy.
+$(ETHOS_STAMP): VENV := $(ETHOS)
+$(ETHOS_STAMP): BIN := $(ETHOS)/bin
+$(ETHOS_STAMP): PIP := $(ETHOS)/bin/python -m pip --disable-pip-version-check --no-input
+$(ETHOS_STAMP): hwtargets/gem_ethos/requirements.txt
+	@$(check_python)
+	@$(make_venv)
+	@$(PIP) install -qq --requirement $<
 	@touch $@
 
 # TVM links compiled models with the first of these that it finds.

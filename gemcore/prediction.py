@@ -65,6 +65,7 @@ class Prediction:
 class HostCheck:
     """The prediction for this machine beside a measurement; seconds, tokens a second, bytes a second."""
 
+    device: str
     threads: int
     bandwidth: float
     predicted_ttft: float
@@ -123,6 +124,13 @@ def predict(
         decode_limit=max(decode, key=decode.__getitem__),
         prefill_limit=max(prefill, key=prefill.__getitem__),
     )
+
+
+def with_bandwidth(profile: DeviceProfile, check: HostCheck) -> DeviceProfile:
+    """The profile with the bandwidth that `check` measured, where it is of the same device."""
+    if profile.name != check.device:
+        return profile
+    return attrs.evolve(profile, bandwidth=Sourced(value=check.bandwidth, source="measured"))
 
 
 def _operations(delegation: Mapping[str, Any]) -> tuple[DelegatedOperation, ...]:
@@ -190,6 +198,7 @@ def check_host(session: Session, prompt_tokens: int, new_tokens: int) -> HostChe
         repetitions=3,
     )
     return HostCheck(
+        device=profile.name,
         threads=executor.threads,
         bandwidth=bandwidth,
         predicted_ttft=prompt.ttft,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gemcore.errors import BundleError
-from gemcore.prediction import predict
+from gemcore.prediction import HostCheck, predict, with_bandwidth
 from gemcore.reports import DelegatedOperation, DelegationReport, DeviceProfile, Sourced
 
 
@@ -66,3 +66,20 @@ def test_what_no_source_is_known_for_is_said():
 def test_a_report_without_bytes_is_refused(damage):
     with pytest.raises(BundleError, match="compile again"):
         predict(PROFILE, damage, 8)
+
+
+def test_a_check_tells_how_far_a_prediction_is_off():
+    check = HostCheck(
+        device="board",
+        threads=1,
+        bandwidth=50.0,
+        predicted_ttft=1.0,
+        measured_ttft=2.0,
+        predicted_speed=30.0,
+        measured_speed=20.0,
+    )
+    assert (check.ttft_error, check.speed_error) == (-0.5, 0.5)
+    assert check.to_json()["ttft_error"] == -0.5
+    assert with_bandwidth(PROFILE, check).bandwidth == Sourced(value=50.0, source="measured")
+    other = DeviceProfile(name="other", cores=1)
+    assert with_bandwidth(other, check) is other

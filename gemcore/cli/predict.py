@@ -35,7 +35,7 @@ def predict(
     For this machine the prediction is compared with a measurement.
     """
     from gemcore.plugins import get_host
-    from gemcore.prediction import check_host
+    from gemcore.prediction import check_host, with_bandwidth
     from gemcore.prediction import predict as predict_for
 
     recipe = read_recipe(recipe_file, given)
@@ -44,10 +44,11 @@ def predict(
     profiles = [host.create(host.select("target", name)).profile() for name in names]
     session = open_for_command(recipe, None, strict=strict)
     delegation = session.bundle.manifest.delegation
-    predictions = [predict_for(profile, delegation, prompt_tokens) for profile in profiles]
     check = None
     if session.execution == "native":
         check = check_host(session, prompt_tokens, new_tokens)
+        profiles = [with_bandwidth(profile, check) for profile in profiles]
+    predictions = [predict_for(profile, delegation, prompt_tokens) for profile in profiles]
     if as_json:
         values = {
             "execution": "predicted",

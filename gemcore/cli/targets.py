@@ -60,7 +60,7 @@ def show_target(*, name: str, as_json: bool) -> None:
     click.echo(f"{record.name}: {record.summary}")
     for line in (*_readiness_lines(ready), *profile_lines(profile)):
         click.echo(f"  {line}")
-    click.echo(f"  can      {', '.join(sorted(record.capabilities))}")
+    click.echo(f"  can       {', '.join(sorted(record.capabilities))}")
 
 
 def _readiness(record: PluginRecord) -> Readiness:
@@ -79,7 +79,7 @@ def _readiness(record: PluginRecord) -> Readiness:
 
 def _state(ready: Readiness) -> str:
     if ready.build and ready.run:
-        return "needs make setup-targets"
+        return "tools are missing"
     how = {"none": "not run here", "predicted": "only estimated here"}.get(
         ready.execution, f"runs here, {ready.execution}"
     )
@@ -100,14 +100,14 @@ def _as_json(record: PluginRecord, ready: Readiness) -> dict[str, Any]:
 
 
 def _readiness_lines(ready: Readiness) -> Iterator[str]:
-    yield f"compile  {ready.build or 'can be done here'}"
+    yield f"compile   {ready.build or 'can be done here'}"
     run = {"none": "not on this machine", "predicted": "only its cost is estimated"}
-    yield f"run      {ready.run or run.get(ready.execution, ready.execution)}"
+    yield f"run       {ready.run or run.get(ready.execution, ready.execution)}"
 
 
 def profile_lines(profile: DeviceProfile) -> Iterator[str]:
     """What a device is, one line a figure, each with its source."""
-    yield f"device   {profile.device or profile.name}, {profile.cores} cores"
+    yield f"device    {profile.device or profile.name}, {profile.cores} cores"
     figures: tuple[tuple[str, Sourced | None, float, str], ...] = (
         ("clock", profile.clock_hz, 1e9, "GHz"),
         ("memory", profile.memory_bytes, 2**30, "GiB"),
@@ -119,4 +119,4 @@ def profile_lines(profile: DeviceProfile) -> Iterator[str]:
     )
     for name, figure, unit, spelled in figures:
         if figure is not None:
-            yield f"{name:<9}{figure.value / unit:.4g} {spelled}  ({figure.source})"
+            yield f"{name:<9} {figure.value / unit:.4g} {spelled}  ({figure.source})"

@@ -35,7 +35,7 @@ class Toolchain:
     compiler: tuple[str, ...]
     linker: tuple[str, ...] = ()
     hide: str = "--version-script={}"
-    install: str = "install it"
+    install: str = "run 'make setup-targets'"
 
 
 def compile_sources(
@@ -66,7 +66,7 @@ def link_shared(ahead: AheadOfTime, toolchain: Toolchain, folder: Path, output: 
     made = folder / f".{output.name}"
     options = ["-shared", toolchain.hide.format(script), "-o", str(made)]
     files = [str(path) for path in (*objects, *ahead.objects)]
-    run_tool([*toolchain.linker, *options, *files], toolchain, "linking")
+    run_tool([*toolchain.linker, *options, *files], toolchain, "linking the library")
     made.replace(output)
 
 
@@ -79,7 +79,7 @@ def archive(ahead: AheadOfTime, toolchain: Toolchain, folder: Path, output: Path
     made = folder / f".{output.name}"
     # New, with an index, and without the time of day.
     words = [*toolchain.linker, "rcsD", str(made), *map(str, objects)]
-    run_tool(words, toolchain, "archiving")
+    run_tool(words, toolchain, "archiving the library")
     made.replace(output)
 
 
@@ -91,15 +91,12 @@ def run_tool(command: Sequence[str], toolchain: Toolchain, doing: str) -> str:
         )
     except FileNotFoundError as error:
         raise GemError(
-            f"{doing} the model ahead of time needs {command[0]}, which is not in PATH: "
-            f"{toolchain.install}"
+            f"{doing} needs {command[0]}, which is not in PATH: {toolchain.install}"
         ) from error
     except OSError as error:
         raise GemError(f"{command[0]} cannot be run: {error.strerror}") from error
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         reason = next((line for line in lines if "error" in line), lines[-1] if lines else "")
-        raise GemError(
-            f"{doing} the model ahead of time failed: {command[0]} says '{reason.strip()[:200]}'"
-        )
+        raise GemError(f"{doing} failed: {command[0]} says '{reason.strip()[:200]}'")
     return done.stdout

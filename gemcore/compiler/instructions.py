@@ -43,6 +43,14 @@ class InstructionSet:
         """
         return self.dot != "hvx"
 
+    def side_by_side(self, most: int) -> int:
+        """How many sums a kernel works on at the same time, at most.
+
+        Where vectors of float32 become single numbers, one: more would not fit the registers, and the
+        compiler takes minutes over them.
+        """
+        return most if self.vector_floats else 1
+
     @property
     def signed_codes(self) -> bool:
         """The dot product takes signed codes, so 8-bit codes are stored with another offset."""

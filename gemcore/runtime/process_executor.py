@@ -200,6 +200,7 @@ def _start(words: Sequence[str], said: IO[bytes], shared: int) -> subprocess.Pop
                 pass_fds=(shared,),
             )
     except OSError as error:
+        said.close()
         raise GemError(f"cannot start {words[0]}: {error.strerror}") from error
 
 

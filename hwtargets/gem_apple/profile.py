@@ -23,4 +23,8 @@ IPHONE_13 = DeviceProfile(
         value=2 * 4 * 8 * 3.24e9,
         source=f"{_REVIEW} (four 128-bit units a core, each one FMLA of 8 products), two cores",
     ),
+    fp32_rate=Sourced(
+        value=2 * 4 * 4 * 3.24e9,
+        source=f"{_REVIEW} (four 128-bit units a core, each one FMLA of 4 products), two cores",
+    ),
 )

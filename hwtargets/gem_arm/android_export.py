@@ -88,10 +88,10 @@ def export(phone: AndroidPhone, bundle: Bundle, folder: Path) -> ExportReport:
         link=_LINK.format(library=LIBRARY, weights=WEIGHTS),
         call=_CALL.format(weights=WEIGHTS, stop=stop, cpu=phone.cpu, runner=RUNNER, plan=PLAN),
         verified=(
-            "GEM's own tests run such a library, of a small random model with and without a router, on an "
+            "GEM's own tests run such a library, of a small random model with a router, on an "
             f"emulator of a {phone.cpu}, and compare its logits with those of this machine, bit by bit: "
-            "`python -m pytest tests/hwtargets/gem_arm/test_android.py`; with the whole default model: "
-            "`-m slow`.",
+            "`python -m pytest tests/hwtargets/gem_arm/test_android.py`; and with `-m slow` of the "
+            "whole default model, with and without one.",
             "The same tests read the library with LLVM's tools: no NEEDED entry, segments at multiples of "
             "16 KB, and no symbols but those of `gem.h`.",
         ),

@@ -22,11 +22,8 @@ BUNDLE = "model.gem"
 _LINK = """\
 There are two ways, and both run the same code and the same weights.
 
-**With Python on the board**, nothing is linked: install what made the bundle, and open it.
-
-```sh
-pip install gemcore=={gem} apache-tvm=={tvm} apache-tvm-ffi=={ffi}
-```
+**With Python on the board**, nothing is linked: install GEM {gem} there, with the TVM that made the bundle
+(`apache-tvm=={tvm}`, `apache-tvm-ffi=={ffi}`), and open it. Other versions refuse it with a sentence.
 
 **Without Python**, `gem-runner` needs the two libraries in `lib/`, which it finds beside itself, and the
 system's own libstdc++, libm, libdl and libc (glibc 2.28 or newer). Its source, `runner.cc`, is what to begin
@@ -96,6 +93,8 @@ def export(board: LinuxBoard, bundle: Bundle, folder: Path) -> ExportReport:
             f"`make test-targets` runs the whole default model for {board.name} under `qemu-aarch64 -cpu "
             f"{board.cpu}` and compares logits of a 32-token prompt and the next 8 tokens with those of the "
             "machine that compiled it; `make test` does the same with a small model, bit by bit.",
+            "`gem-runner generate` with four threads, on the same emulator, in the tests of "
+            "`make test`: its tokens are those of GEM.",
             "Every file of the bundle was compared with its SHA-256 before it was copied.",
         ),
         unverified=(

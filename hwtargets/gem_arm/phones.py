@@ -25,4 +25,8 @@ PIXEL_6 = DeviceProfile(
         value=2 * 4 * 8 * 2.802e9,
         source="Arm Cortex-X1 Software Optimization Guide (four FMLA of 8 products a cycle), two cores",
     ),
+    fp32_rate=Sourced(
+        value=2 * 4 * 4 * 2.802e9,
+        source="Arm Cortex-X1 Software Optimization Guide (four FMLA of 4 products a cycle), two cores",
+    ),
 )

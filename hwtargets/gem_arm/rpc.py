@@ -113,7 +113,8 @@ class RemoteExecutor:
         self._session, self._device = session, session.cpu(0)
         # Under a name of its own, so that two bundles on one board stay apart.
         name = f"{bundle.manifest.files[library]['sha256'][:16]}.so"
-        session.upload(str(bundle.folder / library), name)
+        # As bytes: TVM does not close a file that it is given by name.
+        session.upload(bytearray((bundle.folder / library).read_bytes()), name)
         module = session.load_module(name)
         machine = module["vm_load_executable"]()
         machine["vm_initialization"](1, 0, 2)
@@ -162,16 +163,19 @@ class RemoteExecutor:
         """Ask the routers; see `Executor.routes`."""
         return self._call(ROUTES, [tokens, placement, prior], cache)
 
-    def _call(self, name: str, given: list[npt.NDArray[Any]], cache: KVCache) -> Any:
+    def _call(
+        self, name: str, given: list[npt.NDArray[Any]], cache: KVCache
+    ) -> npt.NDArray[np.float32]:
         capacity, bound = self._bound.get(cache, (0, None))
         try:
             if capacity != cache.capacity:
                 bound = self._array(*cache.tensors, *self._weights)
                 self._bound[cache] = (cache.capacity, bound)
             sent = [_sent(array, self._device) for array in given]
-            return self._machine[name](*sent, bound).numpy()
+            result: npt.NDArray[np.float32] = self._machine[name](*sent, bound).numpy()
         except RuntimeError as error:
             raise GemError(f"{self.machine} failed: {_reason(error)}") from error
+        return result
 
 
 def _sent(array: npt.NDArray[Any], device: Any) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from gem_arm.libraries import LIBRARIES, runtime_folder
+from gemcore.cache import cache_folder
 from gemcore.errors import GemError
 
 COMPILER = "aarch64-linux-gnu-g++"
@@ -18,12 +21,22 @@ LIBRARY_FOLDER = "lib"
 
 
 def build_runner(path: Path, cpu: str) -> None:
-    """Compile the runner for an aarch64 processor to `path`, which is whole or not there.
+    """Write the runner for an aarch64 processor to `path`, compiled the first time and then kept.
 
     Raises:
         GemError: TVM's libraries cannot be fetched, or the compiler fails.
     """
-    folder = runtime_folder()
+    libraries = runtime_folder()
+    made_of = [SOURCE.read_text(encoding="utf-8"), cpu, *(library.sha256 for library in LIBRARIES)]
+    digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+    kept = cache_folder("runtimes", "runners") / f"{RUNNER}-{digest[:32]}"
+    if not kept.is_file():
+        _compile(kept, cpu, libraries)
+    shutil.copy2(kept, path)
+
+
+def _compile(path: Path, cpu: str, folder: Path) -> None:
+    """Compile the runner to `path`, which is whole or not there."""
     libraries = [str(folder / library.name) for library in LIBRARIES]
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".runner-") as temporary:
         program = Path(temporary) / RUNNER

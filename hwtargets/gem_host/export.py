@@ -14,14 +14,9 @@ if TYPE_CHECKING:
 BUNDLE = "model.gem"
 
 _LINK = """\
-There is nothing to link: GEM opens the bundle. Install the same versions that made it:
-
-```sh
-pip install gemcore=={gem} apache-tvm=={tvm} apache-tvm-ffi=={ffi}
-```
-
-The processor must have {machine} with the instructions `{instructions}`; another one refuses the bundle
-with a sentence.
+There is nothing to link: GEM opens the bundle. Install GEM {gem} with the TVM that made it
+(`apache-tvm=={tvm}`, `apache-tvm-ffi=={ffi}`); other versions refuse it with a sentence. The processor must
+have {machine} with the instructions `{instructions}`; another one refuses the bundle with a sentence.
 """
 
 _CALL = """\

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 

@@ -45,7 +45,7 @@ def missing_linker() -> str:
     if importlib.util.find_spec("ziglang") is None:
         return (
             "linking for Hexagon needs the Python package ziglang, which is not installed: "
-            f"{_SETUP}, or pip install 'gemcore[targets]'"
+            f"{_SETUP}, or pip install ziglang==0.17.0"
         )
     return ""
 
@@ -67,7 +67,9 @@ def link(parts: Sequence[Path], program: Path, flags: Sequence[str] = ()) -> Non
     """
     if missing := missing_linker():
         raise GemError(missing)
-    command = [sys.executable, "-m", "ziglang", "cc", *LINK_FLAGS, *flags]
+    # zig's cache knows its own files by the path it is called with: the same one every time.
+    python = str(Path(sys.executable).absolute())
+    command = [python, "-m", "ziglang", "cc", *LINK_FLAGS, *flags]
     command += ["-I", str(NATIVE), *map(str, parts), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

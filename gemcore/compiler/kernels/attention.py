@@ -137,7 +137,7 @@ def attention(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "floa
         def attend(first: Expr, h: Expr, count: int) -> None:
             _attend(isa, config, arguments, y, first, h, blocks, count)
 
-        for_each_tile_of_one_text(config, arguments[3], tokens, attend)
+        for_each_tile_of_one_text(isa, config, arguments[3], tokens, attend)
 
     @T.prim_func(s_tir=True)
     def kernel(
@@ -166,13 +166,14 @@ def attention(isa: InstructionSet, config: ModelConfig, cache_dtype: str = "floa
 
 
 def for_each_tile_of_one_text(
+    isa: InstructionSet,
     config: ModelConfig,
     placement: Buffer,
     tokens: Expr,
     attend: Callable[[Expr, Expr, int], None],
 ) -> None:
     """On all threads, call `attend(first token, key-value head, tokens)` for tiles of one text each."""
-    together = max(1, ROWS // (config.heads // config.kv_heads))
+    together = max(1, isa.side_by_side(ROWS) // (config.heads // config.kv_heads))
     tiles = (tokens + (together - 1)) // together
     with T.parallel(tiles * config.kv_heads) as job:
         # Later tokens see more: the longest jobs first, so that threads finish together.
@@ -320,7 +321,7 @@ def _attend(
     for row in range(len(rows)):
         _exponentials(isa, scores, largest, row, runs.blocks, inverse)
 
-    at_once = max(1, ROWS // len(rows))
+    at_once = max(1, isa.side_by_side(ROWS) // len(rows))
     chunks = width // step
     for begin in range(0, chunks, at_once):
         part = range(begin, min(begin + at_once, chunks))

@@ -165,7 +165,7 @@ def attention_q8(isa: InstructionSet, config: ModelConfig) -> Any:
             make = attention_hvx.attend if vectors else _attend
             make(isa, config, arguments, y, first, h, blocks, count)
 
-        for_each_tile_of_one_text(config, arguments[3], tokens, attend)
+        for_each_tile_of_one_text(isa, config, arguments[3], tokens, attend)
 
     @T.prim_func(s_tir=True)
     def kernel(
@@ -229,7 +229,7 @@ def _attend(
         _weights(isa, runs, scores, largest, (values, h, KEY_BLOCK * width), row, steps, factors)
 
     parts = width // LANES
-    side = next(n for n in range(max(1, ROWS // rows), 0, -1) if parts % n == 0)
+    side = next(n for n in range(max(1, isa.side_by_side(ROWS) // rows), 0, -1) if parts % n == 0)
     with T.serial(parts // side) as part:
         begin = part * (side * LANES)
         sums = _weighted_sums(isa, runs, steps, (values, h, begin), rows, width, side)

@@ -78,7 +78,7 @@ def grouped_product(
                     store(total, added, m, at)
 
     whole, rest = divmod(inputs, GROUP)
-    most = max(1, CHAINS // (count * len(vectors)))
+    most = max(1, isa.side_by_side(CHAINS) // (count * len(vectors)))
     side = next(n for n in range(most, 0, -1) if whole % n == 0)
     if whole:
         with T.serial(whole // side) as g:

@@ -67,6 +67,10 @@ class _Deltas:
             with T.serial(size) as i, T.If(weights[b * BLOCK + i, e] != T.float32(0)), T.Then():
                 store(found, b * BLOCK + i, number[0])
                 store(number, number[0] + 1, 0)
+            if self.isa.side_by_side(TOGETHER) == 1:
+                with T.serial(number[0]) as m:
+                    self._expert(rows, y, weights, deltas, e, [found[m]])
+                return
             fours = number[0] // TOGETHER
             with T.serial(fours) as m:
                 chosen = [found[TOGETHER * m + i] for i in range(TOGETHER)]
@@ -96,7 +100,8 @@ class _Deltas:
         wide = math.gcd(self.outputs, LANES)
         vectors = self.outputs // wide
         # Several vectors side by side: each is a chain over the rank.
-        side = next(n for n in (4, 3, 2, 1) if vectors % n == 0 and n * len(tokens) <= 8)
+        most = self.isa.side_by_side(8)
+        side = next(n for n in (4, 3, 2, 1) if vectors % n == 0 and n * len(tokens) <= most)
         with T.serial(vectors // side) as c:
             acc = local((len(tokens), side, wide), "float32")
             own = vector(0, wide)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import attrs
 import numpy as np
 import pytest
 
-from gem_arm.linux import raspberry_pi_4
+from gem_arm.linux import SYSTEM_ROOT, raspberry_pi_4
 from gemcore.build import compile_bundle
+from gemcore.cli.run import report_line, run_report
 from gemcore.errors import GemError
+from gemcore.export import export_bundle
+from gemcore.plugins import get_host
 from gemcore.protocols import Target
 from gemcore.reports import DelegationReport
 from gemcore.runtime.settings import OpenSettings
-from gemcore.session import Session
+from gemcore.session import EncodedPrompt, Session
 
 BOARD = raspberry_pi_4()
 
@@ -60,12 +64,47 @@ def test_logits_are_those_of_this_machine_bit_by_bit(session, tiny_session):
     assert session._executor.machine == "qemu-aarch64 -cpu cortex-a72"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["q2a-g64", "q3a-g32", "q5a-g32", "q6-g32", "q8-g32"])
+def test_codes_of_every_width_give_the_bits_of_this_machine(tiny, tiny_parts, tmp_path, scheme):
+    need_emulator()
+    host = get_host()
+    parts = attrs.evolve(tiny_parts, quantizer=host.create(host.select("quantizer", scheme)))
+    here = Session(
+        (bundle := compile_bundle(tiny, parts, tmp_path / "host.gem")),
+        parts.target.open(bundle, OpenSettings(threads=1)),
+    )
+    board = compile_bundle(tiny, attrs.evolve(parts, target=BOARD), tmp_path / "rpi4.gem")
+    there = Session(board, BOARD.emulate(board))
+    tokens = [int(i) for i in np.random.default_rng(1).integers(0, 200, 9)]
+    np.testing.assert_array_equal(there.logits(tokens), here.logits(tokens))
+    np.testing.assert_array_equal(there.feed([4]), here.feed([4]))
+
+
 def test_an_answer_is_that_of_this_machine(session, tiny_session):
     given = {"max_tokens": 8, "chat": False}
     here = tiny_session.generate("one two three", **given)
     there = session.generate("one two three", **given)
     assert there.token_ids == here.token_ids
     assert there.text == here.text
+
+
+def test_no_time_of_the_emulator_is_shown_as_one_of_the_device(session, tiny_session):
+    answer = session.generate("one two three", max_tokens=2, chat=False)
+    report = run_report(session, answer)
+    assert (report["execution"], report["machine"]) == (
+        "emulated",
+        "qemu-aarch64 -cpu cortex-a72",
+    )
+    assert report["emulator_ttft_ms"] > 0
+    assert not {"ttft_ms", "decode_tokens_per_s", "peak_memory_mb"} & set(report)
+    line = report_line(report)
+    assert "emulated by qemu-aarch64 -cpu cortex-a72" in line
+    assert "no speed of the device" in line
+    assert "tokens/s" not in line
+    native = run_report(tiny_session, tiny_session.generate("one", max_tokens=2, chat=False))
+    assert native["execution"] == "native"
+    assert "TTFT" in report_line(native)
 
 
 def test_a_fork_continues_the_text_in_shared_memory(session):
@@ -96,6 +135,7 @@ def test_the_report_says_that_all_of_it_runs_on_the_processor(bundle):
     assert products.memory_bytes > products.multiply_accumulates / 2
 
 
+@pytest.mark.slow
 def test_instructions_that_the_processor_lacks_end_in_one_sentence(tiny, tiny_parts, tmp_path):
     need_emulator()
     wrong = attrs.evolve(BOARD, cpu="cortex-a76", features=("+dotprod",), kernels="NEON_DOT")
@@ -110,6 +150,25 @@ def test_instructions_that_the_processor_lacks_end_in_one_sentence(tiny, tiny_pa
     ):
         Session(bundle, wrong.emulate(bundle, "cortex-a72")).feed([1])
     assert not list(tmp_path.glob("*.core"))
+
+
+def test_an_exported_folder_runs_without_python(bundle, tiny_session, tmp_path):
+    folder = tmp_path / "app"
+    report = export_bundle(bundle, BOARD, folder)
+    assert {name for name, _ in report.files if "/" not in name} | {"README.md"} == {
+        path.name for path in folder.iterdir()
+    }
+    assert (folder / "model.gem" / "model.so").stat().st_size < 2e6
+    prompt = [5, 6, 7, 8]
+    emulator = ["qemu-aarch64", "-cpu", "cortex-a72", "-L", SYSTEM_ROOT]
+    runner = [str(folder / "gem-runner"), "generate", str(folder / "plan.txt"), "6"]
+    words = [*emulator, *runner, *map(str, prompt)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    answer = tiny_session.generate(EncodedPrompt(tuple(prompt)), max_tokens=6)
+    assert [int(line) for line in done.stdout.split()] == list(answer.token_ids)
+    wrong = subprocess.run([*emulator, *runner, "-1"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert wrong.stderr.strip().endswith("token -1 is not in the vocabulary")
 
 
 def test_missing_tools_are_named(monkeypatch):

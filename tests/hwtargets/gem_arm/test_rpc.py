@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gem_arm.linux import LIBRARY, raspberry_pi_4
-from gem_arm.rpc import open_remote
+from gem_arm.rpc import RemoteCache, open_remote
 from gemcore.errors import GemError, UsageError
 from gemcore.runtime.settings import OpenSettings
 from gemcore.session import Session
@@ -40,11 +40,15 @@ def test_a_session_over_rpc_gives_the_same_bits(tiny_bundle, tiny_session, addre
     assert session._cache.bytes > 0
 
 
-def test_a_remote_cache_grows_and_is_copied(tiny_bundle, address):
+def test_a_remote_cache_grows_and_is_copied(tiny_bundle, tiny_session, address):
     executor = open_remote(tiny_bundle, LIBRARY, address)
     session = Session(tiny_bundle, executor)
-    session.feed([3] * 20)
-    session._cache.reserve(session._cache.capacity + 1)
+    session._cache = RemoteCache(session.config, "f16", executor._device, 32)
+    tokens = [3, 4, 5, 6] * 10
+    session.feed(tokens[:20])
+    assert session._cache.capacity == 32
+    np.testing.assert_array_equal(session.feed(tokens[20:]), tiny_session.feed(tokens))
+    assert session._cache.capacity == 64
     other = session.fork()
     np.testing.assert_array_equal(session.feed([4]), other.feed([4]))
 
