@@ -87,7 +87,9 @@ def _register(entry: Entry, tell: Told) -> None:
     heavy = sorted(LIGHT & (set(sys.modules) - modules))
     names = ", ".join(f"{record.kind} '{record.name}'" for record in records)
     if heavy:
-        detail = f"it imports {', '.join(heavy)} when it registers: import them in the loader's module"
+        detail = (
+            f"it imports {', '.join(heavy)} when it registers: import them in the loader's module"
+        )
         tell(check, "failed", detail)
     elif seconds > SLOW_SECONDS:
         tell(check, "failed", f"it takes {seconds:.1f} s, and every command would wait for it")
@@ -148,7 +150,9 @@ def _select(distribution: str, tell: Told) -> None:
 def _tell_changes(before: dict[str, object], check: str, tell: Told) -> None:
     changed = changed_since(before)
     if changed:
-        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        shown = ", ".join(changed[:5]) + (
+            f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        )
         tell(check, "failed", f"it changes {shown}, for every other plugin as well")
     else:
         tell(check, "ok")
