@@ -23,7 +23,7 @@ test test-all: export OMP_NUM_THREADS = 1
 PEERS       := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-SOURCES := gemcore plugins hwtargets tests benchmarks tools typing_tests
+SOURCES := gemcore plugins hwtargets tests benchmarks tools typing_tests examples
 
 # How GEM's own experts and their router were made, of benchmark data in DATA.
 EXPERTS := build/experts/smollm2-135m
