@@ -126,6 +126,7 @@ def _select(distribution: str, tell: Told) -> None:
     import torch.export
     import torch.nn.functional
 
+    import gemcore.api
     import gemcore.models.ops
     import gemcore.testing.router_suite
     import gemcore.validation  # noqa: F401
