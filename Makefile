@@ -64,7 +64,8 @@ coverage: setup ## say which lines of the core no test runs, which takes half an
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP) ## build the documentation into build/site
-	@$(BIN)/mkdocs build --strict --quiet
+	@# Not with --quiet, which would hide warnings from --strict, too.
+	@$(BIN)/mkdocs build --strict
 
 experts: $(DOMAINS) ## make GEM's own experts anew of the benchmark data in DATA, which takes an hour
 	@$(BIN)/gem experts fit-router --experts $(EXPERTS) --data "$(DATA)"
