@@ -31,7 +31,7 @@ ETHOS_STAMP := $(ETHOS)/.installed
 TARGET_PACKAGES := qemu-user clang-19 lld-19 llvm-19 gcc-aarch64-linux-gnu g++-aarch64-linux-gnu \
 	libc6-arm64-cross libc6-dev-arm64-cross libstdc++-12-dev-arm64-cross libstdc++6-arm64-cross
 
-SOURCES := gemcore plugins hwtargets tests benchmarks tools typing_tests
+SOURCES := gemcore plugins hwtargets tests benchmarks tools typing_tests examples
 
 # How GEM's own experts and their router were made, of benchmark data in DATA.
 EXPERTS := build/experts/smollm2-135m
@@ -81,7 +81,8 @@ coverage: setup ## say which lines of the core no test runs, which takes half an
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP) ## build the documentation into build/site
-	@$(BIN)/mkdocs build --strict --quiet
+	@# Not with --quiet, which would hide warnings from --strict, too.
+	@$(BIN)/mkdocs build --strict
 
 experts: $(DOMAINS) ## make GEM's own experts anew of the benchmark data in DATA, which takes an hour
 	@$(BIN)/gem experts fit-router --experts $(EXPERTS) --data "$(DATA)"

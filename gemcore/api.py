@@ -103,7 +103,8 @@ def open_session(
         threads: how many threads compute; by default all cores.
         context_length: the most tokens of prompt and answer; by default what the model allows.
         host: the plugins to choose from; by default all that are installed.
-        require_target, rpc: as for `load`.
+        require_target: as for `load`.
+        rpc: as for `load`.
 
     Raises UsageError when there is none, BundleError when it is damaged or made for other versions or
     another machine.

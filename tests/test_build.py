@@ -165,7 +165,9 @@ def planned(entries):
         ),
     ],
 )
-def test_the_mistakes_of_a_quantizer_are_told_by_its_name(quantizer, said, tiny, tiny_parts, tmp_path):
+def test_the_mistakes_of_a_quantizer_are_told_by_its_name(
+    quantizer, said, tiny, tiny_parts, tmp_path
+):
     parts = attrs.evolve(
         tiny_parts, quantizer=quantizer, names=tiny_parts.names | {"quantizer": "hers:bits=8"}
     )

@@ -28,7 +28,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("console", "sh")
-SECONDS = 600
+SECONDS = 1800
 
 _FENCE = re.compile(
     r"(?:^[ ]*<!-- (?!commands )(?P<mark>[a-z ]+?)(?:: (?P<reason>[^>]+?))? -->\n\n?)?"

@@ -80,9 +80,13 @@ def validate(plugin: str, *, as_json: bool, quick: bool, timeout: float) -> None
         import attrs
 
         findings = [attrs.asdict(finding) for finding in shown]
-        click.echo(json.dumps({"plugin": title, "sound": not failures, "findings": findings}, indent=2))
+        click.echo(
+            json.dumps({"plugin": title, "sound": not failures, "findings": findings}, indent=2)
+        )
     else:
-        told = f"{failures} check{'s' if failures > 1 else ''} failed" if failures else "it is sound"
+        told = (
+            f"{failures} check{'s' if failures > 1 else ''} failed" if failures else "it is sound"
+        )
         click.echo(f"{title}: {told}")
     click.get_current_context().exit(1 if failures else 0)
 

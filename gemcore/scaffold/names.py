@@ -66,7 +66,9 @@ def plugin_names(name: str, kind: str, taken: Collection[str] = ()) -> PluginNam
         )
     package = normalize(PREFIX + record).replace("-", "_")
     if package in sys.stdlib_module_names or keyword.iskeyword(package):
-        raise UsageError(f"'{name}' cannot name a plugin, for '{package}' means something in Python")
+        raise UsageError(
+            f"'{name}' cannot name a plugin, for '{package}' means something in Python"
+        )
     words = record.split("-")
     camel = "".join(word[:1].upper() + word[1:] for word in words)
     suffix = kind.capitalize()

@@ -119,7 +119,9 @@ def write_plugin(kind: str, names: PluginNames, author: str, folder: Path) -> Pa
     """
     files = plugin_files(kind, names, author)
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} is there already, and nothing is overwritten: choose another name")
+        raise UsageError(
+            f"{folder} is there already, and nothing is overwritten: choose another name"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

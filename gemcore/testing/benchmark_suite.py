@@ -34,7 +34,9 @@ class BenchmarkConformance(PluginConformance):
         tables = self.tables()
         self.require(tables, "it has no benchmarks")
         for table in tables:
-            self.require(isinstance(table, Mapping), f"a benchmark is {type(table).__name__}, no table")
+            self.require(
+                isinstance(table, Mapping), f"a benchmark is {type(table).__name__}, no table"
+            )
             try:
                 json.dumps(table, allow_nan=False)
             except (TypeError, ValueError) as error:

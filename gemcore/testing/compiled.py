@@ -80,7 +80,8 @@ def compiled_and_eager(
         module.register_forward_hook(lambda *passed: seen.append(passed[-1]))
         for module in watched.values()
     ]
-    eager_logits = eager.logits(tokens, session.prior_of(tokens))
+    prior = session.prior_of(tokens)
+    eager_logits = eager.logits(tokens, None if prior is None else prior.tolist())
     for handle in handles:
         handle.remove()
     return CompiledAndEager(
@@ -89,4 +90,3 @@ def compiled_and_eager(
         routes=routes.weights,
         eager_routes=torch.stack(seen).mean(0).numpy(),
     )
-

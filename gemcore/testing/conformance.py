@@ -16,6 +16,7 @@ from gemcore.options import PluginChoice, parse_words
 
 if TYPE_CHECKING:
     from gemcore.plugins import PluginHost, Selection
+    from gemcore.records import PluginRecord
 
 Check = TypeVar("Check", bound=Callable[..., Any])
 
@@ -58,7 +59,7 @@ class PluginConformance:
         """Options beside those in `plugin`, for values that are known only when the test runs."""
         return {}
 
-    def selection(self) -> Selection:
+    def selection(self) -> Selection[PluginRecord]:
         """The plugin under test, with its options checked."""
         if not self.plugin:
             raise PluginError(f"{type(self).__name__} must say which plugin it tests: plugin = '…'")

@@ -78,7 +78,9 @@ class MetricConformance(PluginConformance):
                 (found.low is None) == (found.high is None), f"its interval {ends} has only one end"
             )
             numbers = [found.value, *(end for end in ends if end is not None)]
-            self.require(all(map(math.isfinite, numbers)), f"it gives {numbers}, not finite numbers")
+            self.require(
+                all(map(math.isfinite, numbers)), f"it gives {numbers}, not finite numbers"
+            )
             if found.low is not None and found.high is not None:
                 self.require(
                     found.low <= found.value <= found.high,
@@ -102,15 +104,19 @@ class MetricConformance(PluginConformance):
             before = copy.deepcopy(results)
             metric = self.create()
             first, second = metric.compute(results), metric.compute(results)
-            self.require(first == second, f"it gives {first} and then {second} for the same results")
+            self.require(
+                first == second, f"it gives {first} and then {second} for the same results"
+            )
             self.require(results == before, "its compute() changes the results that it is given")
 
     def test_a_missing_name_is_a_usage_error(self) -> None:
         """Without one of the names that it needs, `compute` raises a UsageError that says which."""
         cases: list[tuple[str, Mapping[str, Any]]] = [("", {})]
         for results, _ in self.known_answers()[:1]:
-            for name in results if self.needs is None else self.needs:
-                cases.append((name, {key: v for key, v in results.items() if key != name}))
+            cases += [
+                (name, {key: v for key, v in results.items() if key != name})
+                for name in (results if self.needs is None else self.needs)
+            ]
         for name, results in cases:
             error = self._error_of(results)
             without = f"without '{name}'" if name else "without any results"
@@ -133,7 +139,8 @@ class MetricConformance(PluginConformance):
         known = self.known_answers()
         if not known:
             if type(self).__name__.startswith("Test"):
-                require(False, f"{type(self).__name__} must give known answers: known = ((results, value), …)")
+                name = type(self).__name__
+                require(False, f"{name} must give known answers: known = ((results, value), …)")
             skip("known answers are in the plugin's own tests, or in its known_answers()")
         return known
 

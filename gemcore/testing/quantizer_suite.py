@@ -91,12 +91,13 @@ class QuantizerConformance(PluginConformance):
             name = f"{unit.name}.packed"
             self.require(name in weights, f"its apply() gives no weight '{name}'")
             scheme = get_scheme(schemes[unit.name])
-            expected = packed_shape(scheme, unit.shape), np.uint8 if scheme.grouped else np.float16
-            found = weights[name].shape, weights[name].dtype
+            shape, dtype = weights[name].shape, str(weights[name].dtype)
+            wanted = packed_shape(scheme, unit.shape)
+            kind = "uint8" if scheme.grouped else "float16"
             self.require(
-                found == expected,
-                f"'{name}' is {found[1]} {list(found[0])}, but {scheme.name} is packed as "
-                f"{np.dtype(expected[1])} {list(expected[0])}",
+                (shape, dtype) == (wanted, kind),
+                f"'{name}' is {dtype} {list(shape)}, but {scheme.name} is packed as {kind} "
+                f"{list(wanted)}",
             )
         for entry in plan.entries:
             size = weights[f"{entry.unit}.packed"].nbytes
@@ -147,7 +148,9 @@ class QuantizerConformance(PluginConformance):
         _, weights, _ = self.applied()
         path = material.new_folder("weights") / "weights.safetensors"
         write_safetensors(path, weights)
-        for (name, array), found in zip(weights.items(), map_weights(path, [*weights]), strict=True):
+        for (name, array), found in zip(
+            weights.items(), map_weights(path, [*weights]), strict=True
+        ):
             self.require(
                 found.dtype == array.dtype and found.tobytes() == array.tobytes(),
                 f"'{name}' is another when it is read from a file",

@@ -56,14 +56,17 @@ class RouterConformance(PluginConformance):
         router = self.create()
         given = router.prior(self.text)
         if given is None:
-            self.require(router.prior("") is None, "it has a prior for an empty text, but none for others")
+            self.require(
+                router.prior("") is None, "it has a prior for an empty text, but none for others"
+            )
             return
         count = len(router.experts().names)
         self.require(len(given) == count, f"its prior has {len(given)} numbers for {count} experts")
         self.require(min(given) >= 0, f"its prior holds {min(given)}, which is below 0")
         self.require(sum(given) <= 1 + 1e-6, f"its prior sums to {sum(given)}, above 1")
         self.require(
-            list(given) == list(router.prior(self.text)), "its prior of one text differs from call to call"
+            list(given) == list(router.prior(self.text)),
+            "its prior of one text differs from call to call",
         )
 
     def test_weights_are_shares_of_the_experts(self) -> None:
@@ -80,9 +83,12 @@ class RouterConformance(PluginConformance):
                     f"{where} have the shape {_shape_of(weights)}, not [{tokens}, {experts}]",
                 )
                 self.require(
-                    weights.dtype == torch.float32, f"{where} are {weights.dtype}, not torch.float32"
+                    weights.dtype == torch.float32,
+                    f"{where} are {weights.dtype}, not torch.float32",
                 )
-                self.require(bool(torch.isfinite(weights).all()), f"{where} are not all finite numbers")
+                self.require(
+                    bool(torch.isfinite(weights).all()), f"{where} are not all finite numbers"
+                )
                 lowest, highest = float(weights.min()), float(weights.sum(-1).max())
                 self.require(lowest >= 0, f"{where} hold {lowest:g}, which is below 0")
                 self.require(highest <= 1 + 1e-4, f"{where} sum to {highest:g} in a row, above 1")
@@ -135,7 +141,9 @@ class RouterConformance(PluginConformance):
         first, second = self.create(), self.create()
         if not hasattr(first, "content"):
             if self.routing() is not None:
-                skip("it has no content(): changed experts would not make a new bundle in the cache")
+                skip(
+                    "it has no content(): changed experts would not make a new bundle in the cache"
+                )
             return
         self.require(isinstance(first.content(), str), "its content() is no text")
         self.require(first.content() == second.content(), "its content() differs from time to time")
@@ -147,11 +155,9 @@ class RouterConformance(PluginConformance):
         count = torch.export.Dim("tokens", min=1, max=512)
         for layer, module, experts in self._modules():
             hidden, prior = self._inputs(9, experts)
-            names = list(_parameters(module))
+            sizes = {name: {0: count} for name in _parameters(module)}
             try:
-                traced = torch.export.export(
-                    module, (hidden, prior), dynamic_shapes=dict.fromkeys(names, {0: count})
-                ).module()
+                traced = torch.export.export(module, (hidden, prior), dynamic_shapes=sizes).module()
             except Exception as error:  # whatever torch makes of it
                 reason = str(error).strip().splitlines()[0]
                 raise AssertionError(
@@ -159,7 +165,9 @@ class RouterConformance(PluginConformance):
                 ) from error
             for tokens in (1, 4):
                 found = traced(hidden[:tokens], prior[:tokens])
-                difference = float((found - _call(module, hidden[:tokens], prior[:tokens])).abs().max())
+                difference = float(
+                    (found - _call(module, hidden[:tokens], prior[:tokens])).abs().max()
+                )
                 self.require(
                     difference <= 1e-6,
                     f"its traced module of layer {layer} differs by {difference:g} for {tokens} tokens",
@@ -174,7 +182,9 @@ class RouterConformance(PluginConformance):
 
         if self.routing() is None:
             skip("it never routes")
-        found = compiled_and_eager(self.create(), self.plugin, self.checkpoint(), self.host(), self.text)
+        found = compiled_and_eager(
+            self.create(), self.plugin, self.checkpoint(), self.host(), self.text
+        )
         for name, compiled, eager in (
             ("weights", found.routes, found.eager_routes),
             ("logits", found.logits, found.eager_logits),

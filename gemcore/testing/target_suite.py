@@ -78,7 +78,8 @@ class TargetConformance(PluginConformance):
             f"its readiness() returns {type(ready).__name__}, not a Readiness",
         )
         self.require(
-            ready.execution in EXECUTIONS, f"its readiness() calls the execution '{ready.execution}'"
+            ready.execution in EXECUTIONS,
+            f"its readiness() calls the execution '{ready.execution}'",
         )
         for name, sentence in (("build", ready.build), ("run", ready.run)):
             self.require(

@@ -35,12 +35,12 @@ def metadata_findings(subject: Subject) -> Iterator[Finding]:
         status="ok" if _given(licence) else "failed",
         detail=licence or "its metadata name no licence: without one nobody may use it",
     )
+    told = _given(_long_description(subject))
     yield Finding(
         check="long description",
-        status="ok" if _given(about.get_payload() or about["Description"]) else "warning",
-        detail="" if _given(about.get_payload() or about["Description"])
-        else "its metadata have no long description: name its README",
-    )  # fmt: skip
+        status="ok" if told else "warning",
+        detail="" if told else "its metadata have no long description: name its README",
+    )
     yield Finding(
         check="Python version",
         status="ok" if about["Requires-Python"] else "warning",
@@ -67,6 +67,12 @@ def _requirement(requirements: list[str]) -> Finding:
         status="failed",
         detail=f"it does not require {BUILT_IN}: pip would install it where it cannot work",
     )
+
+
+def _long_description(subject: Subject) -> str:
+    """What comes after the fields of the metadata file, or in their field `Description`."""
+    text = subject.distribution.read_text("METADATA") or ""
+    return text.partition("\n\n")[2] or subject.distribution.metadata["Description"] or ""
 
 
 def _given(text: object) -> bool:

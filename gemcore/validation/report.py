@@ -34,9 +34,7 @@ def lines(finding: Finding, width: int = 110) -> Iterator[str]:
         return
     yield first
     indent = " " * 9
-    yield from textwrap.wrap(
-        finding.detail, width, initial_indent=indent, subsequent_indent=indent
-    )
+    yield from textwrap.wrap(finding.detail, width, initial_indent=indent, subsequent_indent=indent)
 
 
 def count_failures(findings: Iterable[Finding]) -> int:

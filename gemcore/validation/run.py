@@ -63,7 +63,14 @@ def probe(subject: Subject, mode: str, seconds: float) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory(prefix="gem-probe-") as name:
         folder = Path(name)
         report, output = folder / "report.jsonl", folder / "output"
-        command = [sys.executable, "-m", "gemcore.validation.probe", mode, subject.name, str(report)]
+        command = [
+            sys.executable,
+            "-m",
+            "gemcore.validation.probe",
+            mode,
+            subject.name,
+            str(report),
+        ]
         code = _run(command, _environment(subject), output, seconds)
         told = _read(report)
         yield from (_finding(values) for values in told if "status" in values)

@@ -107,7 +107,9 @@ def _build(project: Path, temporary: Path) -> Subject:
     except subprocess.TimeoutExpired:
         raise GemError(f"{project} does not finish building within {BUILD_SECONDS} s") from None
     if done.returncode:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()]
+        said = [
+            line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()
+        ]
         reason = said[-1].strip() if said else f"pip ended with exit code {done.returncode}"
         raise GemError(f"{project} cannot be built: {reason}")
     found = list(importlib.metadata.distributions(path=[str(folder)]))

@@ -101,6 +101,6 @@ def test_files_that_are_no_results(call, tmp_path):
         call("mean", str(tmp_path / "list.json"))
     with pytest.raises(UsageError, match="is not JSON"):
         call("mean", f"values={tmp_path / 'broken.json'}")
+    (tmp_path / "folder.json").mkdir()
     with pytest.raises(UsageError, match="cannot read"):
-        (tmp_path / "folder.json").mkdir()
         call("mean", str(tmp_path / "folder.json"))

@@ -62,7 +62,10 @@ def test_new_refuses_names(tmp_path, name, kind, said):
 
 
 def test_install_tells_what_is_new_and_failures_are_one_sentence(monkeypatch):
-    found = [{"gem-old": "1.0", "gem-both": "1.0"}, {"gem-both": "1.1", "gem-new": "0.1", "gem-old": "1.0"}]
+    found = [
+        {"gem-old": "1.0", "gem-both": "1.0"},
+        {"gem-both": "1.1", "gem-new": "0.1", "gem-old": "1.0"},
+    ]
     ran = []
     monkeypatch.setattr(pip, "installed_plugins", lambda: found.pop(0))
     monkeypatch.setattr(pip, "run_pip", lambda *words: ran.append(words))
@@ -117,7 +120,9 @@ def test_an_unsound_plugin_is_exit_code_1_with_its_name(tmp_path, new_environmen
     folder = tmp_path / "gem-stuck"
     environment.gem("plugins", "new", "stuck", "--kind", "router", "-o", folder, "--author", "me")
     init = folder / "gem_stuck" / "__init__.py"
-    init.write_text("import time\ntime.sleep(600)\n" + init.read_text().replace("from __future__", "#"))
+    init.write_text(
+        "import time\ntime.sleep(600)\n" + init.read_text().replace("from __future__", "#")
+    )
     done = environment.gem("plugins", "validate", folder, "--timeout", "3", check=False)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == "gem-stuck 0.1.0: 1 check failed"
@@ -125,9 +130,7 @@ def test_an_unsound_plugin_is_exit_code_1_with_its_name(tmp_path, new_environmen
     # Installed all the same, it stops nothing else.
     environment.install(folder)
     assert environment.gem("--help").returncode == 0
-    rows = json.loads(
-        environment.gem("plugins", "list", "--json", GEM_PLUGIN_SECONDS="1").stdout
-    )
+    rows = json.loads(environment.gem("plugins", "list", "--json", GEM_PLUGIN_SECONDS="1").stdout)
     stuck = next(row for row in rows if row["distribution"] == "gem-stuck")
     assert stuck["status"] == "failed"
     assert stuck["reason"].startswith("it did not finish loading within 1 s")

@@ -55,8 +55,10 @@ def test_the_metric_is_on_the_command_line(environment):
 
 @pytest.mark.slow
 def test_plugins_of_three_authors_work_in_one_run(environment, tmp_path):
-    """The router of one, the quantizer of another and the target of a third, who know nothing of each other."""
-    target = write_plugin("target", plugin_names("theirs", "target"), "a third", tmp_path / "theirs")
+    """The router of one, the quantizer of another, the target of a third: none knows the others."""
+    target = write_plugin(
+        "target", plugin_names("theirs", "target"), "a third", tmp_path / "theirs"
+    )
     environment.install(target)
     environment.run("-m", "gemcore.testing", tmp_path)
     router = f"token-hash:experts={tmp_path / 'experts'}"

@@ -75,7 +75,11 @@ def test_what_is_written_is_in_style(kind, tmp_path):
     folder = write_plugin(kind, plugin_names("thing", kind), "me", tmp_path / "thing")
     for words in (["check", "--select", "E,F,W,I,UP,B,SIM,RUF"], ["format", "--check"]):
         done = subprocess.run(
-            [ruff, *words, "--no-cache", "."], cwd=folder, capture_output=True, text=True, check=False
+            [ruff, *words, "--no-cache", "."],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout
 
@@ -87,7 +91,9 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for taken in ("thing", "empty", "link"):
-        with pytest.raises(UsageError, match=f"{taken} is there already, and nothing is overwritten"):
+        with pytest.raises(
+            UsageError, match=f"{taken} is there already, and nothing is overwritten"
+        ):
             write_plugin("router", names, "you", tmp_path / taken)
     assert (tmp_path / "thing" / "setup.cfg").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link", "thing"]

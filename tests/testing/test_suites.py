@@ -13,7 +13,13 @@ from gem_uniform.quantizer import UniformQuantizer
 from gemcore.errors import GemError, UsageError
 from gemcore.hookspecs import hookimpl
 from gemcore.plugins import PluginHost
-from gemcore.records import BenchmarkRecord, MetricRecord, QuantizerRecord, RouterRecord, TargetRecord
+from gemcore.records import (
+    BenchmarkRecord,
+    MetricRecord,
+    QuantizerRecord,
+    RouterRecord,
+    TargetRecord,
+)
 from gemcore.reports import DeviceProfile, MetricResult, Sourced
 from gemcore.testing import (
     BenchmarkConformance,
@@ -53,7 +59,9 @@ def suite(monkeypatch):
             )
 
         host = PluginHost()
-        host.add(SimpleNamespace(records=records), name="bad", distribution="gem-bad", version="3.1")
+        host.add(
+            SimpleNamespace(records=records), name="bad", distribution="gem-bad", version="3.1"
+        )
         return type("Suite", (base,), {"plugin": "bad", "host": lambda self: host, **members})()
 
     return make
@@ -123,7 +131,11 @@ def test_a_sound_router_passes_all_that_compiles_nothing(suite):
         ("weights_are_shares_of_the_experts", lambda h, p: p - 0.1, "must be at least 0"),
         ("weights_are_shares_of_the_experts", lambda h, p: torch.ones_like(p), "sum to at most 1"),
         ("weights_are_shares_of_the_experts", lambda h, p: 0, "int, not a tensor"),
-        ("weights_are_shares_of_the_experts", lambda h, p: h @ h, "fails for 3 tokens: RuntimeError"),
+        (
+            "weights_are_shares_of_the_experts",
+            lambda h, p: h @ h,
+            "fails for 3 tokens: RuntimeError",
+        ),
         (
             "odd_inputs_give_numbers",
             lambda h, p: p + h[:, :3].abs() / h[:, :3].abs().sum(-1, keepdim=True) / 2,
@@ -154,7 +166,8 @@ def test_a_prior_that_is_none_is_found(suite):
         def prior(self, prompt):
             return [0.5, 0.7, 0.1]
 
-    message = failure(suite(RouterConformance, lambda: Eager(quarter)).test_a_prior_is_a_share_for_each_expert)
+    bad = suite(RouterConformance, lambda: Eager(quarter))
+    message = failure(bad.test_a_prior_is_a_share_for_each_expert)
     assert message.startswith("router 'bad' of gem-bad 3.1: its prior sums to 1.3")
 
 
@@ -205,7 +218,12 @@ def worse(weights, report):
         ),
         (
             "the_packed_weights_are_as_planned",
-            {"change": lambda weights, report: ({**weights, "embedding.packed": np.zeros(3)}, report)},
+            {
+                "change": lambda weights, report: (
+                    {**weights, "embedding.packed": np.zeros(3)},
+                    report,
+                )
+            },
             "'embedding.packed' is float64 [3], but q8-g32 is packed as uint8",
         ),
         (
@@ -213,7 +231,11 @@ def worse(weights, report):
             {"change": lambda weights, report: (weights, attrs.evolve(report, bytes_after=1))},
             "its report says 1 bytes after packing",
         ),
-        ("the_error_is_as_declared", {"change": worse}, "of layers.0.attention.qkv is 1.000, above 0.5"),
+        (
+            "the_error_is_as_declared",
+            {"change": worse},
+            "of layers.0.attention.qkv is 1.000, above 0.5",
+        ),
         (
             "a_budget_is_kept_or_refused",
             {"change_plan": lambda plan: plan},
@@ -285,9 +307,17 @@ def test_a_sound_metric_passes(suite):
     [
         ("known_answers", lambda r: mean(r, value=3.1), "computes 3.1 where 3.0 is known"),
         ("known_answers", lambda r: 3.0, "returns float, not a MetricResult"),
-        ("the_interval_holds_the_value", lambda r: mean(r, low=4.0, high=5.0), "not within its interval"),
+        (
+            "the_interval_holds_the_value",
+            lambda r: mean(r, low=4.0, high=5.0),
+            "not within its interval",
+        ),
         ("the_interval_holds_the_value", lambda r: mean(r, low=1.0), "has only one end"),
-        ("the_order_of_the_results_means_nothing", lambda r: mean(r, value=r["values"][0]), "another order"),
+        (
+            "the_order_of_the_results_means_nothing",
+            lambda r: mean(r, value=r["values"][0]),
+            "another order",
+        ),
         ("the_same_twice", lambda r: mean(r, value=np.random.default_rng().random()), "and then"),
         ("the_same_twice", lambda r: (mean(r), r["values"].append(1.0))[0], "gives MetricResult"),
         ("undefined_is_an_error_and_no_number", mean, "raises ZeroDivisionError"),
@@ -357,7 +387,11 @@ class Board:
             "its memory_bytes has no source",
         ),
         ("what_a_bundle_remembers_is_json", {"described": {"a": {1}}}, "is no JSON"),
-        ("what_a_bundle_remembers_is_json", {"described": {"a": (1,)}}, "changes when it is written"),
+        (
+            "what_a_bundle_remembers_is_json",
+            {"described": {"a": (1,)}},
+            "changes when it is written",
+        ),
         ("it_says_what_it_is_ready_for", {}, "returns str, not a Readiness"),
         ("it_names_schemes_that_there_are", {}, "name no packing scheme"),
     ],

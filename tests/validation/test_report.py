@@ -4,7 +4,9 @@ from gemcore.validation.report import Finding, count_failures, lines
 
 
 def test_what_is_well_takes_one_line_and_the_rest_is_wrapped_below():
-    assert list(lines(Finding(check="licence", status="ok", detail="MIT"))) == ["ok       licence: MIT"]
+    assert list(lines(Finding(check="licence", status="ok", detail="MIT"))) == [
+        "ok       licence: MIT"
+    ]
     assert list(lines(Finding(check="licence", status="ok"))) == ["ok       licence"]
     failed = Finding(check="licence", status="failed", detail="there is none " * 20)
     first, *rest = lines(failed, 60)

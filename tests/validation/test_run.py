@@ -48,8 +48,9 @@ def test_one_that_stops_signals_hangs_no_less(project):
 
 def test_one_that_ends_the_process_is_named(project):
     _, failed = look_at(project("leaves", "import os; os._exit(7)"))
-    assert "gem-leaves 1.0: its code ended the process with exit code 7" in (
-        failed["registers 'gem_leaves'"]
+    assert (
+        "gem-leaves 1.0: its code ended the process with exit code 7"
+        in (failed["registers 'gem_leaves'"])
     )
 
 
@@ -78,7 +79,7 @@ def test_one_that_imports_torch_is_caught(project):
 )
 def test_one_that_patches_torch_or_gem_is_caught(project, name, code, changed):
     _, failed = look_at(project(name, code=code))
-    assert list(failed)[0] == "leaves torch, GEM and Python as they are"
+    assert next(iter(failed)) == "leaves torch, GEM and Python as they are"
     assert changed in failed["leaves torch, GEM and Python as they are"]
 
 

@@ -44,7 +44,9 @@ class TestMeasures(MetricConformance):
     def chosen(self, name, make):
         self.plugin = f"{name}:resamples=150"
         base, special = make(0), make(1, own=HOME)
-        self.known = [({"base": base, "specialised": special}, float(expected(name, base, special)))]
+        self.known = [
+            ({"base": base, "specialised": special}, float(expected(name, base, special)))
+        ]
 
     def shuffled(self, results, generator):
         """The tasks of each file in another order; its items are paired with those of the other."""
