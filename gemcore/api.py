@@ -19,8 +19,8 @@ from gemcore.targets import check_can_open, check_no_fallback
 if TYPE_CHECKING:
     from gemcore.cache import Progress
     from gemcore.plugins import PluginHost, Selection
-    from gemcore.reports import ExportReport
     from gemcore.records import PluginRecord
+    from gemcore.reports import ExportReport
 
 
 def load(
