@@ -56,7 +56,7 @@ def compile_parts(parts: Iterable[Part], folder: Path) -> dict[str, Estimate]:
     python = tools.interpreter()
     assert python is not None
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    found: dict[str, Estimate] = {}
     for batch in _batches(parts):
         with tempfile.TemporaryDirectory(prefix="gem-ethos-") as place:
             found |= _compile(batch, Path(place), folder, python)
