@@ -37,7 +37,7 @@ def main() -> None:
         counted = Path(folder) / "counts"
         os.environ[VARIABLE] = str(counted)
         session = _session(arguments)
-        tokens = session.tokenizer.encode(TEXT)[:PROMPT]
+        tokens = session.encode_prompt(TEXT, chat=False)[:PROMPT]
         session.forget()
         session.feed(tokens)
         first = read_counts(counted)
