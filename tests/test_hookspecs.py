@@ -46,3 +46,8 @@ def test_code_of_the_page_runs():
     results = doctest.testfile(str(PAGE), module_relative=False)
     assert results.failed == 0
     assert results.attempted > 0
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_specification_itself_offers_nothing(name):
+    assert tuple(getattr(hookspecs, name)()) == ()
