@@ -123,6 +123,6 @@ def _buffer_bytes(buffer: Any, known: Mapping[Any, Extent]) -> Extent:
     kind = getattr(buffer, "ty", buffer)
     item = np.dtype(str(kind.dtype)).itemsize
     size = product(extent_of(size, known) for size in kind.shape) * number(item)
-    if size.constant is not None and size.constant <= STACK_BYTES:
+    if size.constant is not None and size.constant < STACK_BYTES:
         return number(0)
     return size + number(ALIGNMENT)
