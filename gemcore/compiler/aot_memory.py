@@ -15,7 +15,7 @@ TYPICAL: Mapping[str, int] = {"v[0]": 32, "v[1]": 1, "v[2]": 1024, "v[3]": 64}  
 """By which one slot is preferred to another; any choice is right."""
 
 STACK_BYTES = 1024
-"""TVM puts what is not larger than this on the stack."""
+"""TVM puts what is smaller than this on the stack."""
 
 ALIGNMENT = 128
 """Bytes: where every tensor begins. A vector of Hexagon; a cache line or two of anything else."""
