@@ -15,7 +15,7 @@ TYPICAL: Mapping[str, int] = {"v[0]": 32, "v[1]": 1, "v[2]": 1024, "v[3]": 64}  
 """By which one slot is preferred to another; any choice is right."""
 
 STACK_BYTES = 1024
-"""TVM puts what is not larger than this on the stack."""
+"""TVM puts what is smaller than this on the stack."""
 
 ALIGNMENT = 128
 """Bytes: where every tensor begins. A vector of Hexagon; a cache line or two of anything else."""
@@ -123,6 +123,6 @@ def _buffer_bytes(buffer: Any, known: Mapping[Any, Extent]) -> Extent:
     kind = getattr(buffer, "ty", buffer)
     item = np.dtype(str(kind.dtype)).itemsize
     size = product(extent_of(size, known) for size in kind.shape) * number(item)
-    if size.constant is not None and size.constant <= STACK_BYTES:
+    if size.constant is not None and size.constant < STACK_BYTES:
         return number(0)
     return size + number(ALIGNMENT)
