@@ -7,6 +7,7 @@ import pytest
 from gem_uniform.quantizer import UniformQuantizer
 from gemcore.build import bundle_key, cached_bundle, compile_bundle
 from gemcore.bundle import WEIGHTS
+from gemcore.cache import cache_folder
 from gemcore.errors import PluginError, UsageError
 from gemcore.models.eager import EagerModel
 from gemcore.models.weights import pack_checkpoint
@@ -20,10 +21,20 @@ TOKENS = [1, 77, 250, 3, 3, 99, 180, 42, 7, 120, 33, 201, 15, 64, 8, 9, 10]
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
+    """A cache for each test; the native sources need not be compiled for each."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "native").symlink_to(cache_folder("native"))
     monkeypatch.setenv("GEM_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+OFTEN = {"f16", "q3a-g32", "q4a-g32", "q6-g64", "q8-g32"}
+"""The tests of the kernels have all schemes every time; whole models of all are slow."""
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in SCHEMES],
+)
 def test_compiled_logits_are_the_eager_ones(scheme, tiny, tiny_parts, tmp_path):
     parts = attrs.evolve(tiny_parts, quantizer=UniformQuantizer(scheme, scheme))
     bundle = compile_bundle(tiny, parts, tmp_path / "x.gem")

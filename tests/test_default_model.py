@@ -108,6 +108,7 @@ def test_twenty_greedy_answers_are_the_eager_ones(session, eager, prompt):
     check_prompt(session, eager, prompt, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [level.name for level in LEVELS if not missing_flags(level)])
 def test_every_instruction_set_gives_the_same_bits(session, level):
     other = gemcore.load("smollm2-135m", target=f"host:instructions={level}")

@@ -72,7 +72,9 @@ def test_an_unknown_command_of_a_group_lists_those_of_plugins(gem):
     entries = [entry("eval.mine", "my_plugin:mine")]
     code, _, err = gem(entries, "eval", "mines")
     assert code == 2
-    assert "unknown command 'mines': did you mean 'mine'? Available: mine, perplexity" in err
+    assert (
+        "unknown command 'mines': did you mean 'mine'? Available: metric, mine, perplexity" in err
+    )
 
 
 def test_own_commands_win_and_two_claims_are_an_error(gem):

@@ -23,6 +23,8 @@ from gemcore.reports import DelegationReport
 from gemcore.runtime.kv_cache import KVCache
 from gemcore.runtime.settings import OpenSettings
 
+pytestmark = pytest.mark.slow  # the same path is tested for Android every time
+
 FROM_THE_SYSTEM = {
     "_bzero", "_expf", "_logf", "_memcpy", "_memmove", "_memset", "_memset_pattern16", "_powf",
 }  # fmt: skip

@@ -24,7 +24,7 @@ def boards(host, monkeypatch):
         known = None if bandwidth is None else Sourced(value=bandwidth, source="data sheet")
         rate = Sourced(value=1e9, source="data sheet")
         profile = DeviceProfile(name="board", cores=4, bandwidth=known, int8_rate=rate)
-        methods = dict.fromkeys(("describe", "build", "open"), dict)
+        methods = dict.fromkeys(("describe", "readiness", "build", "open", "export"), dict)
         return lambda: SimpleNamespace(profile=lambda: profile, **methods)
 
     module = SimpleNamespace(quick=board(2e9), unknown=board(None))
