@@ -20,11 +20,11 @@ TOKENS = [1, 77, 250, 3, 3, 99, 180, 42, 7, 120, 33, 201, 15, 64, 8, 9, 10]
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
+def _own_cache(tmp_path_factory, monkeypatch):
     """A cache for each test; the native sources need not be compiled for each."""
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "native").symlink_to(cache_folder("native"))
-    monkeypatch.setenv("GEM_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "native").symlink_to(cache_folder("native"))
+    monkeypatch.setenv("GEM_CACHE", str(folder))
 
 
 OFTEN = {"f16", "q3a-g32", "q4a-g32", "q6-g64", "q8-g32"}
