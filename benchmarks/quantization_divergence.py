@@ -46,10 +46,11 @@ from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, weight_units
 from gemcore.models.sources import load_checkpoint
 from gemcore.models.weights import Weights, pack_checkpoint
-from gemcore.packing import get_scheme, unpack_weight
+from gemcore.packing import unpack_weight
 from gemcore.plugins import get_host
 from gemcore.recipe import DEFAULT_MODEL
 from gemcore.reports import Plan, PlanEntry
+from gemcore.schemes import get_scheme
 from gemcore.text.tokenizer import Tokenizer
 
 PEERS = ("Q3_K_M", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")

@@ -37,9 +37,10 @@ from gemcore.compiler import instructions
 from gemcore.compiler.build import build_library
 from gemcore.compiler.kernels.linear import qlinear
 from gemcore.models import ops
-from gemcore.packing import SCHEMES, TILE, Scheme, get_scheme, pack_weight
+from gemcore.packing import pack_weight
 from gemcore.runtime.tvm_abi import global_function
 from gemcore.runtime.tvm_runtime import aligned, aligned_zeros, as_tensor, use_threads
+from gemcore.schemes import SCHEMES, TILE, Scheme, get_scheme
 
 LAYER = {576: 960 + 576 + 3072, 1536: 576}
 """Outputs of one layer's matrices by their inputs."""

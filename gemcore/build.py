@@ -184,7 +184,7 @@ def cached_bundle(
 def _check_plan(plan: Plan, checkpoint: Checkpoint, title: str) -> None:
     """Say whose the mistake is where a plan does not fit the model."""
     from gemcore.models.layout import weight_units
-    from gemcore.packing import SCHEMES, fits
+    from gemcore.schemes import SCHEMES, fits
 
     shapes = {unit.name: unit.shape for unit in weight_units(checkpoint.config)}
     schemes = plan.schemes()
@@ -202,7 +202,8 @@ def _check_plan(plan: Plan, checkpoint: Checkpoint, title: str) -> None:
 def _check_weights(weights: Weights, plan: Plan, checkpoint: Checkpoint, title: str) -> None:
     """Say whose the mistake is where a weight is not packed as planned."""
     from gemcore.models.layout import weight_units
-    from gemcore.packing import get_scheme, packed_shape
+    from gemcore.packing import packed_shape
+    from gemcore.schemes import get_scheme
 
     schemes = plan.schemes()
     for unit in weight_units(checkpoint.config):
@@ -274,7 +275,7 @@ def _write_text(checkpoint: Checkpoint, routing: Routing | None, folder: Path) -
 def _code_digest() -> str:
     """SHA-256 over the sources that decide what a bundle holds, so that editing them makes a new one."""
     here = Path(__file__).parent
-    files = [here / "build.py", here / "packing.py"]
+    files = [here / "build.py", here / "packing.py", here / "schemes.py"]
     for folder in ("models", "compiler"):
         files += [p for p in (here / folder).rglob("*") if p.suffix in (".py", ".cc", ".c", ".h")]
     digest = hashlib.sha256()

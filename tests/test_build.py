@@ -11,7 +11,7 @@ from gemcore.cache import cache_folder
 from gemcore.errors import PluginError, UsageError
 from gemcore.models.eager import EagerModel
 from gemcore.models.weights import pack_checkpoint
-from gemcore.packing import SCHEMES
+from gemcore.schemes import SCHEMES
 from gemcore.testing.routed import SignRouter
 from gemcore.testing.tiny import tiny_checkpoint, tiny_config
 from tests.conftest import open_tiny

@@ -77,7 +77,8 @@ def test_repacked_weights_are_those_of_the_file(checkpoint, eager):
     """q4a-g32 and q8-g32 hold exactly what the file's Q4_1 and Q8_0 blocks hold."""
     from gemcore.models.layout import weight_units
     from gemcore.models.weights import float_unit
-    from gemcore.packing import get_scheme, unpack_weight
+    from gemcore.packing import unpack_weight
+    from gemcore.schemes import get_scheme
 
     state = dict(eager.decoder.named_parameters())
     for unit in weight_units(checkpoint.config):

@@ -10,12 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from gemcore.errors import UsageError
 from gemcore.packing import (
-    SCHEMES,
     Quantized,
-    Scheme,
     dequantize,
-    fits,
-    get_scheme,
     pack,
     pack_halves,
     pack_weight,
@@ -25,6 +21,7 @@ from gemcore.packing import (
     unpack_halves,
     unpack_weight,
 )
+from gemcore.schemes import SCHEMES, Scheme, fits, get_scheme
 
 GROUPED = [scheme for scheme in SCHEMES.values() if scheme.grouped]
 grouped_schemes = pytest.mark.parametrize("scheme", GROUPED, ids=lambda scheme: scheme.name)

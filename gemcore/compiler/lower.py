@@ -36,8 +36,8 @@ from gemcore.compiler.kernels import (
 from gemcore.compiler.kernels.vector import LANES
 from gemcore.errors import GemError
 from gemcore.models.config import ModelConfig
-from gemcore.packing import GROUP, TILE, get_scheme
 from gemcore.runtime.executor import FORWARD, PRIOR, ROUTES
+from gemcore.schemes import GROUP, TILE, get_scheme
 
 Converter = Callable[[fx.Node, Any], Any]
 

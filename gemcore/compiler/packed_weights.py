@@ -9,7 +9,7 @@ import attrs
 import torch
 
 from gemcore.errors import GemError
-from gemcore.packing import Scheme, get_scheme
+from gemcore.schemes import Scheme, get_scheme
 
 if TYPE_CHECKING:
     from gemcore.compiler.export import ExportedDecoder

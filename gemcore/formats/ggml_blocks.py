@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gemcore.packing import GROUP, Quantized, Scheme
+from gemcore.packing import Quantized
+from gemcore.schemes import GROUP, Scheme
 
 LOSSLESS_SCHEMES = {
     "Q4_1": "q4a-g32",

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gemcore.models import ops
-from gemcore.packing import get_scheme, packed_shape
+from gemcore.packing import packed_shape
+from gemcore.schemes import get_scheme
 
 DENSE = "f32"
 """The scheme of weights that are not packed: plain float32, for the reference and for training."""

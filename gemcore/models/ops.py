@@ -25,7 +25,8 @@ from torch import Tensor
 
 from gemcore.models import reference
 from gemcore.models.cache_layout import KEY_BLOCK, KEY_GROUP
-from gemcore.packing import GROUP, TILE, get_scheme, unpack, unpack_halves, unpack_weight
+from gemcore.packing import unpack, unpack_halves, unpack_weight
+from gemcore.schemes import GROUP, TILE, get_scheme
 
 
 @torch.library.custom_op("gem::rms_norm", mutates_args=())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gemcore.models.cache_layout import KEY_BLOCK, KEY_GROUP
-from gemcore.packing import GROUP
+from gemcore.schemes import GROUP
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH = 0.693359375

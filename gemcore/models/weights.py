@@ -12,16 +12,9 @@ from gemcore.errors import FormatError, GemError
 from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES, codes_from_blocks
 from gemcore.models.checkpoint import Checkpoint, StoredTensor
 from gemcore.models.layout import EMBEDDING, WeightUnit, norm_sources, rotation_table, weight_units
-from gemcore.packing import (
-    Quantized,
-    Scheme,
-    check_finite,
-    get_scheme,
-    pack,
-    pack_halves,
-    pack_weight,
-)
+from gemcore.packing import Quantized, check_finite, pack, pack_halves, pack_weight
 from gemcore.reports import Plan, QuantizationReport
+from gemcore.schemes import Scheme, get_scheme
 
 Weights = dict[str, npt.NDArray[Any]]
 Progress = Callable[[int, int], None]

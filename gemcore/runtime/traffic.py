@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemcore.models.cache_layout import KEY_BLOCK, PLACEMENT_FIELDS
-from gemcore.packing import TILE
+from gemcore.schemes import TILE
 
 _SLOT, _PREFIX_START, _PREFIX_END, _START = range(1, PLACEMENT_FIELDS)
 

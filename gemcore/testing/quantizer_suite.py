@@ -59,7 +59,7 @@ class QuantizerConformance(PluginConformance):
     def test_a_plan_names_every_weight_once_with_a_known_scheme(self) -> None:
         """One entry a weight unit, of a scheme that there is and that fits, with a reason."""
         from gemcore.models.layout import weight_units
-        from gemcore.packing import SCHEMES, fits, get_scheme
+        from gemcore.schemes import SCHEMES, fits, get_scheme
 
         plan = self.planned()
         shapes = {unit.name: unit.shape for unit in weight_units(self.checkpoint().config)}
@@ -83,7 +83,8 @@ class QuantizerConformance(PluginConformance):
     def test_the_packed_weights_are_as_planned(self) -> None:
         """Every parameter is there, packed in the plan's scheme, and as large as the plan says."""
         from gemcore.models.layout import weight_units
-        from gemcore.packing import get_scheme, packed_shape
+        from gemcore.packing import packed_shape
+        from gemcore.schemes import get_scheme
 
         plan, weights, _ = self.applied()
         schemes = plan.schemes()
@@ -108,7 +109,7 @@ class QuantizerConformance(PluginConformance):
 
     def test_the_report_adds_up(self) -> None:
         """Bytes before and after, the number quantized and what was skipped are what was done."""
-        from gemcore.packing import get_scheme
+        from gemcore.schemes import get_scheme
 
         plan, weights, report = self.applied()
         after = sum(array.nbytes for name, array in weights.items() if name.endswith(".packed"))
@@ -160,7 +161,8 @@ class QuantizerConformance(PluginConformance):
         """What the codes stand for is within `relative_error` of the weight, for every unit."""
         from gemcore.models.layout import weight_units
         from gemcore.models.weights import float_unit
-        from gemcore.packing import get_scheme, unpack_weight
+        from gemcore.packing import unpack_weight
+        from gemcore.schemes import get_scheme
 
         plan, weights, _ = self.applied()
         schemes = plan.schemes()
@@ -193,7 +195,7 @@ class QuantizerConformance(PluginConformance):
     def test_sizes_that_fit_no_group_are_skipped_with_a_reason_or_refused(self) -> None:
         """Rows of 40 values cannot be cut into groups of 32: the plan says so, or is an error."""
         from gemcore.models.layout import weight_units
-        from gemcore.packing import fits, get_scheme
+        from gemcore.schemes import fits, get_scheme
         from gemcore.testing.tiny import tiny_checkpoint, tiny_config
 
         odd = tiny_checkpoint(tiny_config(layers=1, hidden_size=40))

@@ -175,7 +175,7 @@ class TargetConformance(PluginConformance):
         return np.concatenate(parts)
 
     def _schemes(self) -> list[str]:
-        from gemcore.packing import SCHEMES
+        from gemcore.schemes import SCHEMES
 
         return sorted(self.selection().record.capabilities & SCHEMES.keys())
 

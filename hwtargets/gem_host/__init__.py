@@ -6,28 +6,7 @@ from collections.abc import Iterator
 
 from gemcore.hookspecs import hookimpl
 from gemcore.records import Option, TargetRecord
-
-_SCHEMES = (
-    "f16",
-    "q2a-g64",
-    "q3a-g32",
-    "q3a-g64",
-    "q3s-g32",
-    "q3s-g64",
-    "q4a-g32",
-    "q4a-g64",
-    "q4s-g32",
-    "q4s-g64",
-    "q5a-g32",
-    "q5a-g64",
-    "q5s-g32",
-    "q5s-g64",
-    "q6-g32",
-    "q6-g64",
-    "q8-g32",
-    "q8-g64",
-)
-"""Ways to store weights that the kernels read."""
+from gemcore.schemes import SCHEMES
 
 
 @hookimpl
@@ -47,5 +26,5 @@ def gem_targets() -> Iterator[TargetRecord]:
                 help="instructions that the kernels use; auto takes the best that this machine has",
             ),
         ),
-        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *_SCHEMES}),
+        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gemcore.models import float_ops, reference
 from gemcore.models.cache_layout import KEY_GROUP
-from gemcore.packing import GROUP
+from gemcore.schemes import GROUP
 
 
 def rounded(x: Tensor, group: int = GROUP) -> Tensor:

@@ -24,7 +24,8 @@ from gemcore.models.cache_layout import DEFAULT_CACHE
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, weight_units
 from gemcore.models.weights import float_unit
-from gemcore.packing import get_scheme, unpack_weight
+from gemcore.packing import unpack_weight
+from gemcore.schemes import get_scheme
 
 WeightSource = Callable[[str], Tensor]
 """Gives a unit's float32 weight `[out, in]` by its name."""

@@ -25,7 +25,8 @@ from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.config import ModelConfig
 from gemcore.models.layout import norm_sources, weight_units
 from gemcore.models.weights import Weights
-from gemcore.packing import Quantized, get_scheme, unpack, unpack_halves
+from gemcore.packing import Quantized, unpack, unpack_halves
+from gemcore.schemes import get_scheme
 from gemcore.text.gguf_metadata import tokenizer_metadata
 
 if TYPE_CHECKING:

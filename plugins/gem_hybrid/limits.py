@@ -7,7 +7,7 @@ import re
 import attrs
 
 from gemcore.errors import UsageError
-from gemcore.packing import SCHEMES, get_scheme
+from gemcore.schemes import SCHEMES, get_scheme
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[a-z]*)\Z", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}

@@ -31,7 +31,8 @@ from gemcore.errors import FormatError, GemError
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, WeightUnit, weight_units
 from gemcore.models.weights import float_unit, pack_unit
-from gemcore.packing import Scheme, get_scheme, pack, unpack_weight
+from gemcore.packing import pack, unpack_weight
+from gemcore.schemes import Scheme, get_scheme
 
 
 class CalibratedPacker:

@@ -9,7 +9,7 @@ import attrs
 
 from gem_hybrid.assignment import least_error
 from gem_hybrid.sensitivity import UnitChoices
-from gemcore.packing import get_scheme
+from gemcore.schemes import get_scheme
 
 POINTS = 25
 

@@ -15,8 +15,8 @@ from gemcore.experts.fingerprint import base_fingerprint
 from gemcore.models.cache_layout import check_cache_scheme
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import weight_units
-from gemcore.packing import SCHEMES, fits, get_scheme
 from gemcore.reports import Plan, PlanEntry
+from gemcore.schemes import SCHEMES, fits, get_scheme
 
 FORMAT = 1
 MOST_BYTES = 4_000_000

@@ -12,8 +12,8 @@ from gem_hybrid.assignment import Choice, least_bytes, least_error, least_error_
 from gem_hybrid.limits import Limit
 from gem_hybrid.sensitivity import KV_CACHE, UnitChoices
 from gemcore.errors import UsageError
-from gemcore.packing import SCHEMES, get_scheme
 from gemcore.reports import Plan, PlanEntry
+from gemcore.schemes import SCHEMES, get_scheme
 
 
 def choose(table: Sequence[UnitChoices], limit: Limit) -> list[Choice]:

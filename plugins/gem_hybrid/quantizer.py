@@ -20,8 +20,8 @@ from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import weight_units
 from gemcore.models.weights import Progress, Weights, pack_checkpoint
 from gemcore.options import PluginChoice
-from gemcore.packing import get_scheme
 from gemcore.reports import Plan, QuantizationReport
+from gemcore.schemes import get_scheme
 
 CACHE_WINDOWS = 4
 """Windows that the precision of keys and values is measured on."""

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from gemcore.errors import UsageError
-from gemcore.packing import GROUP, Quantized, Scheme, dequantize, quantize
+from gemcore.packing import Quantized, dequantize, quantize
+from gemcore.schemes import GROUP, Scheme
 
 LEAST_DAMPING = 0.05
 """What is added to the Hessian's diagonal at least, in parts of its mean."""

@@ -36,17 +36,8 @@ from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, WeightUnit, weight_units
 from gemcore.models.weights import float_unit
-from gemcore.packing import (
-    TILE,
-    Quantized,
-    Scheme,
-    dequantize,
-    fits,
-    get_scheme,
-    pack_halves,
-    quantize,
-    unpack_halves,
-)
+from gemcore.packing import Quantized, dequantize, pack_halves, quantize, unpack_halves
+from gemcore.schemes import TILE, Scheme, fits, get_scheme
 
 TOKENS = 2048
 """Calibration tokens that errors are measured on: that takes far fewer than rounding."""

@@ -16,7 +16,7 @@ from gem_hybrid.sensitivity import KV_CACHE, UnitChoices
 from gemcore.errors import UsageError
 from gemcore.models.config import ModelConfig
 from gemcore.models.layout import EMBEDDING, weight_units
-from gemcore.packing import TILE, get_scheme
+from gemcore.schemes import TILE, get_scheme
 
 
 @attrs.frozen(kw_only=True)

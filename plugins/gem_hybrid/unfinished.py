@@ -16,7 +16,8 @@ import numpy.typing as npt
 from gemcore.cache import cache_folder, cache_root, write_atomically
 from gemcore.errors import GemError
 from gemcore.models.layout import WeightUnit
-from gemcore.packing import Scheme, packed_shape
+from gemcore.packing import packed_shape
+from gemcore.schemes import Scheme
 
 FOLDER = "unfinished"
 

@@ -178,7 +178,8 @@ def encoder_weights(
 ) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.uint8] | npt.NDArray[np.float16]]:
     """A BertModel's tensors by the names of `gem_scar.encoder.MiniLM`, matrices stored in `scheme`."""
     from gemcore.models.linear import DENSE
-    from gemcore.packing import get_scheme, pack_weight
+    from gemcore.packing import pack_weight
+    from gemcore.schemes import get_scheme
 
     def matrix(name: str, *sources: str) -> None:
         weight = np.concatenate([bert[f"{source}.weight"] for source in sources])

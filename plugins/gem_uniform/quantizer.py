@@ -11,8 +11,9 @@ from gemcore.errors import UsageError
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, WeightUnit, weight_units
 from gemcore.models.weights import Progress, Weights, pack_checkpoint
-from gemcore.packing import fits, get_scheme, packed_bytes
+from gemcore.packing import packed_bytes
 from gemcore.reports import Plan, PlanEntry, QuantizationReport
+from gemcore.schemes import fits, get_scheme
 
 FALLBACK = "f16"
 """Scheme of a weight that does not fit the one asked for."""

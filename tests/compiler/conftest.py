@@ -14,7 +14,7 @@ import tvm
 from gem_host.processor import LEVELS, Level, choose_level, missing_flags
 from gemcore.compiler import instructions
 from gemcore.compiler.instructions import InstructionSet
-from gemcore.packing import Scheme
+from gemcore.schemes import Scheme
 
 TOKEN_COUNTS = (1, 3, 5, 13, 30)
 """Around and between the token tiles 4 and 12, and the 16 tokens from which rows run in parallel."""

@@ -16,7 +16,8 @@ from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES, codes_from_blocks
 from gemcore.models.checkpoint import StoredTensor
 from gemcore.models.layout import weight_units
 from gemcore.models.weights import pack_unit
-from gemcore.packing import get_scheme, pack, unpack_weight
+from gemcore.packing import pack, unpack_weight
+from gemcore.schemes import get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
 
 BLOCKED = [name for name in LOSSLESS_SCHEMES if ENCODINGS[name].is_blocked]

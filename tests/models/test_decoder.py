@@ -20,8 +20,8 @@ from gemcore.models.decoder import (
 )
 from gemcore.models.layout import EMBEDDING, weight_units
 from gemcore.models.weights import dense_weights, pack_checkpoint
-from gemcore.packing import SCHEMES
 from gemcore.reports import Plan, PlanEntry
+from gemcore.schemes import SCHEMES
 from gemcore.testing import tiny_checkpoint, tiny_config
 from gemcore.testing.routed import SignRouter, SoftmaxRouter, fill_routing, tiny_experts
 

@@ -14,7 +14,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 from gemcore.models import float_ops, ops, reference
 from gemcore.models.decoder import causal_placement, new_caches
 from gemcore.models.layout import rotation_table
-from gemcore.packing import SCHEMES, get_scheme, pack_weight, unpack_weight
+from gemcore.packing import pack_weight, unpack_weight
+from gemcore.schemes import SCHEMES, get_scheme
 from gemcore.testing import tiny_config
 
 F = torch.nn.functional

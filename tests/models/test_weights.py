@@ -10,8 +10,9 @@ from gemcore.errors import FormatError, GemError
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import weight_units
 from gemcore.models.weights import dense_weights, pack_checkpoint
-from gemcore.packing import SCHEMES, get_scheme, unpack_weight
+from gemcore.packing import unpack_weight
 from gemcore.reports import Plan, PlanEntry
+from gemcore.schemes import SCHEMES, get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
 
 CONFIG = tiny_config(tied_head=False, qkv_bias=True, intermediate_size=128)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemcore.packing import SCHEMES, packed_shape
+from gemcore.packing import packed_shape
 from gemcore.runtime.traffic import Argument, Traffic, kernel_traffic
+from gemcore.schemes import SCHEMES
 
 
 def activation(*shape, dtype=np.float32):

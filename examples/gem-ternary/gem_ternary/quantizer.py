@@ -16,8 +16,9 @@ from gemcore.errors import UsageError
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import EMBEDDING, HEAD, weight_units
 from gemcore.models.weights import Progress, Weights, float_unit, pack_checkpoint
-from gemcore.packing import Quantized, check_finite, fits, get_scheme, pack, packed_bytes
+from gemcore.packing import Quantized, check_finite, pack, packed_bytes
 from gemcore.reports import Plan, PlanEntry, QuantizationReport
+from gemcore.schemes import fits, get_scheme
 
 SCHEME = get_scheme("q2a-g64")
 THRESHOLD = 0.7

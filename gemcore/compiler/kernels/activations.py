@@ -23,7 +23,7 @@ from gemcore.compiler.kernels.vector import (
     store,
 )
 from gemcore.models.reference import SMALLEST_GROUP
-from gemcore.packing import GROUP
+from gemcore.schemes import GROUP
 
 PARALLEL_FROM = 16
 """Tokens from which it pays to share the rows among threads."""

@@ -12,7 +12,7 @@ from tvm.script import tirx as T
 from gemcore.compiler.instructions import InstructionSet
 from gemcore.compiler.kernels.activations import for_each_token
 from gemcore.compiler.kernels.vector import LANES, Buffer, Expr, fma, lanes, local, splat, store
-from gemcore.packing import GROUP
+from gemcore.schemes import GROUP
 
 CHAINS = 4
 """Sums that are worked on at the same time: one `fma` takes as long as four can begin in."""

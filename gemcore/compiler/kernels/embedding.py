@@ -19,7 +19,7 @@ from gemcore.compiler.kernels.vector import (
     store,
     unpack_codes,
 )
-from gemcore.packing import TILE, Scheme
+from gemcore.schemes import TILE, Scheme
 
 
 def embedding(isa: InstructionSet, scheme: Scheme, rows: int, hidden: int) -> Any:

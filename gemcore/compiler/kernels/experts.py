@@ -16,7 +16,7 @@ from tvm.script import tirx as T
 from gemcore.compiler.instructions import InstructionSet
 from gemcore.compiler.kernels.dense import Rows, floats, grouped_product, splat_to, vector
 from gemcore.compiler.kernels.vector import LANES, Buffer, Expr, fma, local, store
-from gemcore.packing import GROUP
+from gemcore.schemes import GROUP
 
 BLOCK = 16
 """Tokens that one task takes, and among which those of one expert are put together."""

@@ -10,7 +10,7 @@ from gemcore.compiler.instructions import InstructionSet
 from gemcore.compiler.kernels.activations import quantize_group, quantize_row, swiglu
 from gemcore.compiler.kernels.linear import accumulate, for_each_tile
 from gemcore.compiler.kernels.vector import LANES, Buffer, Expr, lanes, store
-from gemcore.packing import GROUP, TILE, Scheme
+from gemcore.schemes import GROUP, TILE, Scheme
 
 
 def gate_up_quantize(isa: InstructionSet, scheme: Scheme, inputs: int, inner: int) -> Any:

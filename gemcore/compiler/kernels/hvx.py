@@ -22,7 +22,7 @@ from gemcore.compiler.kernels.vector import (
     lanes,
     store,
 )
-from gemcore.packing import DOTS, GROUP, LINE, TILE, Scheme
+from gemcore.schemes import DOTS, GROUP, LINE, TILE, Scheme
 
 VECTOR = 128
 """Bytes of a vector."""

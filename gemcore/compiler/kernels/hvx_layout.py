@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gemcore.packing import LINE, TILE, Scheme
+from gemcore.schemes import LINE, TILE, Scheme
 
 HVX_SCHEMES = ("q4a-g32", "q4a-g64", "q4s-g32", "q8-g32")
 """Schemes whose products Hexagon's vectors take."""

@@ -26,7 +26,7 @@ from gemcore.compiler.kernels.vector import (
     store,
     unpack_codes,
 )
-from gemcore.packing import DOTS, GROUP, TILE, Scheme
+from gemcore.schemes import DOTS, GROUP, TILE, Scheme
 
 
 def qlinear(

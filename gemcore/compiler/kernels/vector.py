@@ -17,7 +17,7 @@ from gemcore.models.reference import (
     LN2_LOW,
     LOG2_E,
 )
-from gemcore.packing import CodePart
+from gemcore.schemes import CodePart
 
 LANES = 16
 

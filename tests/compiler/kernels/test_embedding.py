@@ -8,7 +8,8 @@ import torch
 
 from gemcore.compiler.kernels import embedding
 from gemcore.models import ops
-from gemcore.packing import SCHEMES, get_scheme, pack_weight
+from gemcore.packing import pack_weight
+from gemcore.schemes import SCHEMES, get_scheme
 
 ROWS, HIDDEN = 41, 128
 

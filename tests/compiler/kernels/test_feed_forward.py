@@ -8,7 +8,8 @@ import torch
 
 from gemcore.compiler.kernels import feed_forward
 from gemcore.models import ops
-from gemcore.packing import SCHEMES, get_scheme, pack_weight
+from gemcore.packing import pack_weight
+from gemcore.schemes import SCHEMES, get_scheme
 
 INPUTS, INNER = 192, 160
 

@@ -14,7 +14,8 @@ from gemcore.compiler.kernels.hvx_layout import arrange
 from gemcore.models import ops
 from gemcore.models.decoder import causal_placement, new_caches
 from gemcore.models.layout import rotation_table
-from gemcore.packing import get_scheme, pack_weight
+from gemcore.packing import pack_weight
+from gemcore.schemes import get_scheme
 from gemcore.testing import tiny_config
 
 if missing := missing_linker() or missing_emulator():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemcore.compiler.kernels.hvx_layout import HVX_SCHEMES, arrange, place
-from gemcore.packing import LINE, TILE, get_scheme
+from gemcore.schemes import LINE, TILE, get_scheme
 
 
 @settings(max_examples=25)

@@ -8,7 +8,8 @@ import torch
 
 from gemcore.compiler.kernels import linear
 from gemcore.models import ops
-from gemcore.packing import SCHEMES, Quantized, get_scheme, pack, pack_halves
+from gemcore.packing import Quantized, pack, pack_halves
+from gemcore.schemes import SCHEMES, get_scheme
 
 INPUTS = 192
 

@@ -13,7 +13,8 @@ import torch
 
 from gem_apple.framework import SHADERS
 from gemcore.models import ops
-from gemcore.packing import Quantized, get_scheme, pack
+from gemcore.packing import Quantized, pack
+from gemcore.schemes import get_scheme
 
 # What of Metal's language the source uses. Its threads do not speak to each other, so a loop does.
 SHIM = """

@@ -15,7 +15,8 @@ from gemcore.models.decoder import causal_placement, new_caches
 from gemcore.models.eager import EagerModel
 from gemcore.models.layout import EMBEDDING, weight_units
 from gemcore.models.weights import pack_checkpoint
-from gemcore.packing import get_scheme, unpack_weight
+from gemcore.packing import unpack_weight
+from gemcore.schemes import get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
 
 WIDE = tiny_config(context_length=256, head_dim=32)

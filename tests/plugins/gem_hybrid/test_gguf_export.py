@@ -10,14 +10,15 @@ from gguf import quants
 from gem_hybrid.cli import quantize
 from gem_hybrid.gguf_export import check_exportable, write_float_gguf, write_gguf
 from gem_uniform.quantizer import UniformQuantizer
-from gemcore import packing
+from gemcore import schemes
 from gemcore.errors import UsageError
 from gemcore.formats.gguf import gguf_name, load_gguf, permute_rows
 from gemcore.models.eager import EagerModel
 from gemcore.models.layout import norm_sources, weight_units
 from gemcore.models.weights import pack_checkpoint
-from gemcore.packing import SCHEMES, Scheme, fits, get_scheme, unpack_weight
+from gemcore.packing import unpack_weight
 from gemcore.reports import Plan, PlanEntry
+from gemcore.schemes import SCHEMES, Scheme, fits, get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
 from gemcore.text.tokenizer import Tokenizer
 
@@ -115,7 +116,7 @@ def test_types_of_the_same_codes_come_back_without_rounding(name, checkpoint, tm
 
 def test_what_no_type_holds_is_refused(checkpoint, monkeypatch, tmp_path):
     six = Scheme(name="q6a-g32", bits=6, has_minimum=True)
-    monkeypatch.setitem(packing.SCHEMES, "q6a-g32", six)
+    monkeypatch.setitem(schemes.SCHEMES, "q6a-g32", six)
     plan = UniformQuantizer("q4a-g32", "q6a-g32").plan(checkpoint)
     with pytest.raises(UsageError, match="embedding is q6a-g32, which no GGUF type holds exactly"):
         write_gguf(tmp_path / "x.gguf", checkpoint, plan, {})

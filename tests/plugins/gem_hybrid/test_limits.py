@@ -4,7 +4,7 @@ import pytest
 
 from gem_hybrid.limits import Limit, read_bytes, read_limit, read_schemes
 from gemcore.errors import UsageError
-from gemcore.packing import SCHEMES
+from gemcore.schemes import SCHEMES
 
 
 @pytest.mark.parametrize(

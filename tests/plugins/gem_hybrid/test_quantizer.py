@@ -15,7 +15,8 @@ from gemcore.errors import FormatError, UsageError
 from gemcore.formats.encodings import decoder_of
 from gemcore.models.layout import weight_units
 from gemcore.models.weights import float_unit
-from gemcore.packing import SCHEMES, fits, get_scheme, unpack_weight
+from gemcore.packing import unpack_weight
+from gemcore.schemes import SCHEMES, fits, get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
 
 UNTIED = tiny_config(tied_head=False, qkv_bias=True, context_length=256)

@@ -14,7 +14,8 @@ from gem_hybrid.rounding import (
     search_scales,
 )
 from gemcore.errors import UsageError
-from gemcore.packing import SCHEMES, dequantize, get_scheme, pack, quantize, unpack
+from gemcore.packing import dequantize, pack, quantize, unpack
+from gemcore.schemes import SCHEMES, get_scheme
 
 GROUPED = [name for name, scheme in SCHEMES.items() if scheme.grouped]
 

@@ -16,7 +16,8 @@ from gem_hybrid.statistics import (
 from gemcore.models.eager import EagerModel
 from gemcore.models.layout import weight_units
 from gemcore.models.weights import float_unit
-from gemcore.packing import get_scheme, pack_weight
+from gemcore.packing import pack_weight
+from gemcore.schemes import get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
 
 

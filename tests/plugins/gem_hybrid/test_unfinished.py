@@ -7,7 +7,8 @@ from gem_hybrid import packing, sensitivity
 from gem_hybrid.sensitivity import measure_choices
 from gem_hybrid.unfinished import FOLDER, UnfinishedWeights
 from gemcore.models.layout import weight_units
-from gemcore.packing import get_scheme, packed_shape
+from gemcore.packing import packed_shape
+from gemcore.schemes import get_scheme
 
 
 class StoppedError(Exception):

@@ -16,11 +16,11 @@ from gemcore.models.decoder import Decoder, causal_placement, load_weights, new_
 from gemcore.models.layout import weight_units
 from gemcore.models.routed import routed_weights
 from gemcore.models.weights import pack_checkpoint
-from gemcore.packing import get_scheme
 from gemcore.reports import Plan, PlanEntry
 from gemcore.routing import EarlyPrior
 from gemcore.runtime.executor import NativeExecutor
 from gemcore.runtime.kv_cache import KVCache
+from gemcore.schemes import get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
 from gemcore.testing.routed import fill_routing, tiny_experts
 

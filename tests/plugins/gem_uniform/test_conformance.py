@@ -2,7 +2,7 @@
 
 import pytest
 
-from gemcore.packing import SCHEMES
+from gemcore.schemes import SCHEMES
 from gemcore.testing import QuantizerConformance
 
 # Rounding to nearest of normally distributed weights: what each number of bits may lose.

@@ -14,7 +14,8 @@ from gemcore.formats.encodings import decoder_of
 from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import weight_units
-from gemcore.packing import SCHEMES, get_scheme, unpack_weight
+from gemcore.packing import unpack_weight
+from gemcore.schemes import SCHEMES, get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
 
 RECORDS = {record.name: record for record in gem_uniform.gem_quantizers()}
