@@ -6,23 +6,7 @@ from collections.abc import Iterator
 
 from gemcore.hookspecs import hookimpl
 from gemcore.records import TargetRecord
-
-SCHEMES = (
-    "f16",
-    "q2a-g64",
-    "q3a-g32",
-    "q3a-g64",
-    "q3s-g32",
-    "q4a-g32",
-    "q4a-g64",
-    "q4s-g32",
-    "q5a-g32",
-    "q5a-g64",
-    "q5s-g32",
-    "q6-g32",
-    "q8-g32",
-)
-"""Ways to store weights that the kernels read."""
+from gemcore.schemes import SCHEMES
 
 
 @hookimpl

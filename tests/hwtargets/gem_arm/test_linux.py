@@ -19,6 +19,7 @@ from gemcore.plugins import get_host
 from gemcore.protocols import Target
 from gemcore.reports import DelegationReport
 from gemcore.runtime.settings import OpenSettings
+from gemcore.schemes import SCHEMES
 from gemcore.session import EncodedPrompt, Session
 
 BOARD = raspberry_pi_4()
@@ -65,7 +66,7 @@ def test_logits_are_those_of_this_machine_bit_by_bit(session, tiny_session):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["q2a-g64", "q3a-g32", "q5a-g32", "q6-g32", "q8-g32"])
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_codes_of_every_width_give_the_bits_of_this_machine(tiny, tiny_parts, tmp_path, scheme):
     need_emulator()
     host = get_host()
