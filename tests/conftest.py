@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,8 @@ from gemcore.cli.display import StepDisplay
 from gemcore.experts.expert_set import ExpertSet
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.session import Session
-from gemcore.testing.tiny import CHAT_TEMPLATE, tiny_checkpoint, tiny_config
+from gemcore.testing.model_folder import write_tiny_model
+from gemcore.testing.tiny import tiny_checkpoint, tiny_config
 
 # A test must not fail because the machine is busy, and a build is judged on the same examples twice.
 settings.register_profile("gem", deadline=None, derandomize="CI" in os.environ)
@@ -80,35 +80,8 @@ def open_tiny(bundle: Bundle, **options) -> Session:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tiny, tmp_path_factory) -> Path:
-    """The tiny model as a Hugging Face folder, written by the `safetensors` library."""
-    from safetensors.numpy import save_file
-
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    config = tiny.config
-    values = {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": config.vocabulary_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.context_length,
-        "rms_norm_eps": config.norm_epsilon,
-        "rope_theta": config.rope_theta,
-        "tie_word_embeddings": config.tied_head,
-        "hidden_act": "silu",
-    }
-    (folder / "config.json").write_text(json.dumps(values))
-    (folder / "tokenizer.json").write_text(tiny.text.tokenizer_json)
-    text = {"chat_template": CHAT_TEMPLATE, "eos_token": "<|im_end|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(text))
-    weights = {name: tensor.to_float32() for name, tensor in tiny.tensors.items()}
-    save_file(weights, folder / "model.safetensors")
-    return folder
+    """The tiny model as a Hugging Face folder."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny", tiny)
 
 
 @attrs.frozen(eq=False)

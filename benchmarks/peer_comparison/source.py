@@ -70,25 +70,10 @@ def tokenize(name: str, texts: Path, limit: int | None) -> list[list[int]]:
 
 def folder_config(config: ModelConfig, stop_token_ids: Sequence[int] = ()) -> dict[str, Any]:
     """The `config.json` of a Hugging Face folder that describes the same model."""
-    architectures = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
-    return {
-        "model_type": config.architecture,
-        "architectures": [architectures[config.architecture]],
-        "vocab_size": config.vocabulary_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.context_length,
-        "rms_norm_eps": config.norm_epsilon,
-        "rope_theta": config.rope_theta,
-        "tie_word_embeddings": config.tied_head,
-        "hidden_act": "silu",
-        "torch_dtype": "float32",
-        "eos_token_id": list(stop_token_ids) or None,
-    }
+    from gemcore.formats.huggingface_config import config_to_json
+
+    more = {"torch_dtype": "float32", "eos_token_id": list(stop_token_ids) or None}
+    return {**config_to_json(config), **more}
 
 
 def _write_folder(checkpoint: Checkpoint, folder: Path) -> None:

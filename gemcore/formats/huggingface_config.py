@@ -101,6 +101,26 @@ def config_from_json(values: Mapping[str, Any], path: Path) -> ModelConfig:
         raise FormatError(message if str(path) in message else f"{path}: {message}") from None
 
 
+def config_to_json(config: ModelConfig) -> dict[str, Any]:
+    """What `config.json` must hold so that `config_from_json`, or transformers, gives the same shape."""
+    return {
+        "architectures": [FAMILIES[config.architecture].architecture],
+        "model_type": config.architecture,
+        "vocab_size": config.vocabulary_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.context_length,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.norm_epsilon,
+        "tie_word_embeddings": config.tied_head,
+        "hidden_act": "silu",
+    }
+
+
 def _family(reader: _Values) -> Family:
     values = reader.values
     if "auto_map" in values:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from gemcore.cache import write_atomically
+from gemcore.formats.huggingface_config import config_to_json
 from gemcore.models.checkpoint import Checkpoint
 
 
@@ -25,28 +26,11 @@ def write_tiny_model(folder: Path, checkpoint: Checkpoint | None = None) -> Path
         from gemcore.testing import material
 
         checkpoint = material.checkpoint()
-    config = checkpoint.config
-    values = {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": config.vocabulary_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.context_length,
-        "rms_norm_eps": config.norm_epsilon,
-        "rope_theta": config.rope_theta,
-        "tie_word_embeddings": config.tied_head,
-        "hidden_act": "silu",
-    }
     text = {"chat_template": checkpoint.text.chat_template, "eos_token": "<|im_end|>"}
     weights = {name: tensor.to_float32() for name, tensor in checkpoint.tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (
-        ("config.json", json.dumps(values, indent=1).encode()),
+        ("config.json", json.dumps(config_to_json(checkpoint.config), indent=1).encode()),
         ("tokenizer.json", checkpoint.text.tokenizer_json.encode()),
         ("tokenizer_config.json", json.dumps(text, indent=1).encode()),
         ("model.safetensors", save(weights)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -10,7 +11,17 @@ import pytest
 
 from gemcore.errors import FormatError, UsageError
 from gemcore.formats.huggingface import load_folder
+from gemcore.formats.huggingface_config import config_from_json, config_to_json
 from gemcore.models.config import expected_shapes
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_a_shape_that_is_written_is_read_again(tiny_config, architecture):
+    config = attrs.evolve(
+        tiny_config, architecture=architecture, tied_head=False, qkv_bias=architecture == "qwen2"
+    )
+    written = json.loads(json.dumps(config_to_json(config)))
+    assert config_from_json(written, Path("config.json")) == config
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])

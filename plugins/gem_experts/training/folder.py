@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gemcore.errors import UsageError
 from gemcore.experts.files import new_folder
-from gemcore.formats.huggingface_config import FAMILIES
+from gemcore.formats.huggingface_config import config_to_json
 from gemcore.formats.safetensors_writer import write_safetensors
 from gemcore.models.layout import norm_sources, weight_units
 from gemcore.text.tokenizer import Tokenizer
@@ -85,23 +85,7 @@ def _half(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float16]
 
 
 def _config(config: ModelConfig, text: TextData) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "architectures": [FAMILIES[config.architecture].architecture],
-        "model_type": config.architecture,
-        "vocab_size": config.vocabulary_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.context_length,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_epsilon,
-        "tie_word_embeddings": config.tied_head,
-        "hidden_act": "silu",
-        "torch_dtype": "float16",
-    }
+    values = {**config_to_json(config), "torch_dtype": "float16"}
     tokenizer = Tokenizer.from_json(text.tokenizer_json)
     for name, token in (("bos_token_id", text.bos_token), ("eos_token_id", text.eos_token)):
         number = tokenizer.token_id(token) if token else None
