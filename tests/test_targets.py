@@ -7,7 +7,7 @@ import pytest
 
 from gemcore.build import compile_bundle
 from gemcore.bundle import open_bundle
-from gemcore.errors import GemError, UsageError
+from gemcore.errors import BundleError, GemError, UsageError
 from gemcore.records import TargetRecord
 from gemcore.reports import (
     DelegatedOperation,
@@ -19,6 +19,7 @@ from gemcore.runtime.settings import OpenSettings
 from gemcore.targets import (
     check_can_open,
     check_capabilities,
+    check_machine,
     check_no_fallback,
     needed_capabilities,
     refuse_fallback,
@@ -121,3 +122,14 @@ def test_a_bundle_without_fallback_is_accepted(tiny_bundle):
     broken = attrs.evolve(tiny_bundle.manifest, delegation={})
     with pytest.raises(GemError, match="does not say which unit does what: compile"):
         check_no_fallback(attrs.evolve(tiny_bundle, manifest=broken))
+
+
+def test_a_bundle_of_another_machine_is_refused(tiny_bundle):
+    machine = tiny_bundle.manifest.target_details["machine"]
+    check_machine(tiny_bundle, "my-npu", machine)
+    with pytest.raises(BundleError) as caught:
+        check_machine(tiny_bundle, "my-npu", "npu64")
+    assert str(caught.value) == (
+        f"bundle {tiny_bundle.folder} was compiled for {machine}, and target 'my-npu' is npu64: "
+        "compile the model again"
+    )
