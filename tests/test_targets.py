@@ -133,3 +133,13 @@ def test_a_bundle_of_another_machine_is_refused(tiny_bundle):
         f"bundle {tiny_bundle.folder} was compiled for {machine}, and target 'my-npu' is npu64: "
         "compile the model again"
     )
+
+
+def test_a_product_of_int8_counts_what_brings_its_sums_back_to_float32(tiny_bundle):
+    operations = DelegationReport.from_json(tiny_bundle.manifest.delegation).operations
+    assert all(o.float_operations == 0 for o in operations if o.operation != "qlinear")
+    products = next(o for o in operations if o.operation == "qlinear")
+    # For 32 products a conversion, a product of scales and two additions; the head has no minima to add.
+    config = tiny_bundle.manifest.config
+    head = config.hidden_size * config.vocabulary_size
+    assert products.float_operations * 32 == products.multiply_accumulates * 4 - head
