@@ -5,9 +5,12 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from gemcore.api import build_parts
 from gemcore.build import compile_bundle
 from gemcore.bundle import open_bundle
 from gemcore.errors import BundleError, GemError, UsageError
+from gemcore.plugins import get_host
+from gemcore.recipe import Recipe
 from gemcore.records import TargetRecord
 from gemcore.reports import (
     DelegatedOperation,
@@ -143,3 +146,18 @@ def test_a_product_of_int8_counts_what_brings_its_sums_back_to_float32(tiny_bund
     config = tiny_bundle.manifest.config
     head = config.hidden_size * config.vocabulary_size
     assert products.float_operations * 32 == products.multiply_accumulates * 4 - head
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "given"),
+    [("host", "auto", "f16"), ("npu", "auto", "q8"), ("npu", "f16", "f16"), ("host", "q8", "q8")],
+)
+def test_a_target_says_which_cache_it_prefers(target, asked, given):
+    parts = build_parts(Recipe().with_changes(target=target, kv_cache=asked), get_host())
+    assert parts.kv_cache == given
+    assert parts.preferred_cache == ("q8" if target == "npu" else "f16")
+
+
+def test_a_target_prefers_a_cache_that_there_is():
+    with pytest.raises(ValueError, match="preferred_cache"):
+        TargetRecord(name="my-npu", summary="none", loader="a:b", preferred_cache="q3")
