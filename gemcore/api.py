@@ -59,11 +59,13 @@ def load(
     host = host or get_host()
     wanted = _recipe(recipe, model, choices)
     parts = build_parts(wanted, host)
+    settings = OpenSettings(threads=threads or wanted.run.threads, rpc=rpc)
+    # What cannot run need not be compiled first.
+    check_can_open(host.select("target", wanted.target).record, parts.target, settings)
     identity, open_model = locate_checkpoint(wanted.model, host, download)
     bundle = cached_bundle(identity, open_model, parts, step=step, strict=strict)
     if require_target:
         check_no_fallback(bundle)
-    settings = OpenSettings(threads=threads or wanted.run.threads, rpc=rpc)
     return _session(bundle, host, settings, wanted.run.context_length)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from gemcore.api import build_parts
+from gemcore.api import build_parts, load
 from gemcore.build import compile_bundle
 from gemcore.bundle import open_bundle
 from gemcore.errors import BundleError, GemError, UsageError
@@ -161,3 +161,10 @@ def test_a_target_says_which_cache_it_prefers(target, asked, given):
 def test_a_target_prefers_a_cache_that_there_is():
     with pytest.raises(ValueError, match="preferred_cache"):
         TargetRecord(name="my-npu", summary="none", loader="a:b", preferred_cache="q3")
+
+
+def test_what_cannot_run_is_refused_before_a_model_is_looked_for():
+    with pytest.raises(GemError, match="target 'ethos-u85' cannot be executed here"):
+        load("no-such-model", target="ethos-u85")
+    with pytest.raises(UsageError, match="target 'host' cannot be reached over RPC"):
+        load("no-such-model", rpc="board:9090")
