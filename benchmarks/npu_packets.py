@@ -1,6 +1,6 @@
 """Packets a token on the emulated Hexagon processor, kernel by kernel: a deterministic cost, never a time.
 
-    python benchmarks/npu_packets.py --router none --kv-cache q8
+    python benchmarks/npu_packets.py --router none
 
 Compiles the default model for the target `npu` (or takes it from the cache), reads a prompt of 32 tokens and
 generates 8, and prints what qemu counted in each kernel, for prefill and decode by themselves.
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--router", default="none")
     parser.add_argument("--quantizer", default="q4a-g32")
-    parser.add_argument("--kv-cache", default="q8")
+    parser.add_argument("--kv-cache", default="auto")
     parser.add_argument("--bundle", type=Path, help="a bundle that is compiled already")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from gemcore.build import BuildParts, Step, cached_bundle, compile_bundle
 from gemcore.bundle import Bundle, open_bundle
 from gemcore.errors import UsageError
+from gemcore.models.cache_layout import AUTO_CACHE, DEFAULT_CACHE
 from gemcore.models.sources import load_checkpoint, locate_checkpoint
 from gemcore.options import PluginChoice
 from gemcore.plugins import get_host
 from gemcore.recipe import Recipe
+from gemcore.records import TargetRecord
 from gemcore.runtime.settings import OpenSettings
 from gemcore.session import Session
 from gemcore.targets import check_can_open, check_no_fallback
@@ -57,11 +59,13 @@ def load(
     host = host or get_host()
     wanted = _recipe(recipe, model, choices)
     parts = build_parts(wanted, host)
+    settings = OpenSettings(threads=threads or wanted.run.threads, rpc=rpc)
+    # What cannot run need not be compiled first.
+    check_can_open(host.select("target", wanted.target).record, parts.target, settings)
     identity, open_model = locate_checkpoint(wanted.model, host, download)
     bundle = cached_bundle(identity, open_model, parts, step=step, strict=strict)
     if require_target:
         check_no_fallback(bundle)
-    settings = OpenSettings(threads=threads or wanted.run.threads, rpc=rpc)
     return _session(bundle, host, settings, wanted.run.context_length)
 
 
@@ -169,12 +173,15 @@ def build_parts(recipe: Recipe, host: PluginHost) -> BuildParts:
         parts[kind] = host.create(selection)
         names[kind] = _words(selection)
         sources.append(selection.origin)
+    record = host.select("target", recipe.target).record
+    preferred = record.preferred_cache if isinstance(record, TargetRecord) else DEFAULT_CACHE
     return BuildParts(
         **parts,
         names=names,
         sources=tuple(sources),
-        kv_cache=recipe.kv_cache,
-        capabilities=host.select("target", recipe.target).record.capabilities,
+        kv_cache=preferred if recipe.kv_cache == AUTO_CACHE else recipe.kv_cache,
+        preferred_cache=preferred,
+        capabilities=record.capabilities,
     )
 
 

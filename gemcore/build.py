@@ -52,6 +52,7 @@ class BuildParts:
         names: their words with all options, for manifest and cache: keys `router`, `quantizer`, `target`.
         sources: distributions and versions that they come from: a new version makes a new bundle.
         kv_cache: scheme of the cache, one of `gemcore.models.cache_layout.CACHE_SCHEMES`.
+        preferred_cache: what the target prefers, and a plan may choose otherwise without contradiction.
         capabilities: those of the target's record; None where it is not to be asked what it can do.
     """
 
@@ -61,6 +62,7 @@ class BuildParts:
     names: dict[str, str]
     sources: tuple[str, ...] = ()
     kv_cache: str = DEFAULT_CACHE
+    preferred_cache: str = DEFAULT_CACHE
     capabilities: frozenset[str] | None = None
 
 
@@ -85,7 +87,7 @@ def compile_bundle(
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
     _check_plan(plan, checkpoint, f"quantizer '{parts.names['quantizer']}'")
-    cache = cache_scheme(plan, parts.kv_cache)
+    cache = cache_scheme(plan, parts.kv_cache, parts.preferred_cache)
     check_cache_scheme(cache, checkpoint.config)
     if strict and plan.skipped:
         name, reason = plan.skipped[0]
@@ -242,15 +244,17 @@ def bundle_key(identity: str, parts: BuildParts) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def cache_scheme(plan: Plan, asked: str) -> str:
+def cache_scheme(plan: Plan, asked: str, preferred: str = DEFAULT_CACHE) -> str:
     """The scheme of keys and values: the plan's, where it has one.
+
+    Nobody need have asked for what the target prefers, so the plan may say otherwise.
 
     Raises:
         UsageError: plan and user want different ones.
     """
     if plan.kv_cache is None:
         return asked
-    if asked not in (DEFAULT_CACHE, plan.kv_cache.scheme):
+    if asked not in (preferred, plan.kv_cache.scheme):
         raise UsageError(
             f"the plan has keys and values in {plan.kv_cache.scheme}, but the KV cache '{asked}' is asked "
             "for: leave one out"

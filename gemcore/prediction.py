@@ -1,15 +1,17 @@
 """How fast a model could be on a device: a roofline over the bytes and operations of its own kernels.
 
-For each kind of operation the time is the larger of two: its multiply-accumulates at the device's peak rate,
-and its bytes of weights and cache at the device's bandwidth (Williams, Waterman and Patterson, "Roofline",
-2009). A prompt reads its weights once for every pass of at most 128 tokens. Nothing else is counted: no
-overhead of calls, no elementwise work, no cache that keeps weights from one token to the next. So the
-result is a limit by published figures, and never a measurement.
+For each kind of operation the time is the larger of two: its arithmetic at the device's peak rates, and its
+bytes of weights and cache at the device's bandwidth (Williams, Waterman and Patterson, "Roofline", 2009).
+Arithmetic is multiply-accumulates, and for products of int8 what brings each group's sum back to float32. A
+prompt reads its weights once for every pass of at most 128 tokens. Nothing else is counted: no overhead of
+calls, no elementwise work, no cache that keeps weights from one token to the next. So the result is a limit
+by published figures, and never a measurement.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,9 @@ PASS_TOKENS = 128
 _ATTENTION = ("attention", "attention_q8")
 _INTEGERS = ("qlinear",)
 """Operations whose products are of int8; the others multiply floats."""
+
+CHECK_TURNS = 5
+"""How often this machine's limits and its speed are measured, in turns."""
 
 _MEMORY, _ARITHMETIC = "memory", "arithmetic"
 
@@ -63,15 +68,27 @@ class Prediction:
 
 @attrs.frozen(kw_only=True)
 class HostCheck:
-    """The prediction for this machine beside a measurement; seconds, tokens a second, bytes a second."""
+    """The prediction for this machine beside a measurement.
+
+    Attributes:
+        device: name of the target.
+        threads: that measured.
+        bandwidth: bytes a second, measured.
+        clock_hz: cycles a second, measured.
+        predicted_ttft, measured_ttft: seconds to the first token.
+        predicted_speed, measured_speed: tokens a second of decoding.
+        load: how many programs wanted a core in the minute before, by the operating system's average.
+    """
 
     device: str
     threads: int
     bandwidth: float
+    clock_hz: float
     predicted_ttft: float
     measured_ttft: float
     predicted_speed: float
     measured_speed: float
+    load: float = 0.0
 
     @property
     def ttft_error(self) -> float:
@@ -126,11 +143,32 @@ def predict(
     )
 
 
-def with_bandwidth(profile: DeviceProfile, check: HostCheck) -> DeviceProfile:
-    """The profile with the bandwidth that `check` measured, where it is of the same device."""
+def as_measured(profile: DeviceProfile, check: HostCheck) -> DeviceProfile:
+    """The profile with the limits that `check` measured, where it is of the same device."""
     if profile.name != check.device:
         return profile
-    return attrs.evolve(profile, bandwidth=Sourced(value=check.bandwidth, source="measured"))
+    return _with_limits(profile, check.bandwidth, check.clock_hz)
+
+
+def _with_limits(profile: DeviceProfile, bandwidth: float, clock_hz: float) -> DeviceProfile:
+    """The profile with a measured bandwidth, and with its rates at a measured clock."""
+    known = profile.clock_hz
+    if known is None:
+        return attrs.evolve(profile, bandwidth=Sourced(value=bandwidth, source="measured"))
+
+    def at_clock(rate: Sourced | None) -> Sourced | None:
+        if rate is None:
+            return None
+        return Sourced(value=rate.value * clock_hz / known.value, source=rate.source)
+
+    return attrs.evolve(
+        profile,
+        bandwidth=Sourced(value=bandwidth, source="measured"),
+        clock_hz=Sourced(value=clock_hz, source="measured"),
+        int8_rate=at_clock(profile.int8_rate),
+        fp16_rate=at_clock(profile.fp16_rate),
+        fp32_rate=at_clock(profile.fp32_rate),
+    )
 
 
 def _operations(delegation: Mapping[str, Any]) -> tuple[DelegatedOperation, ...]:
@@ -161,6 +199,7 @@ def _time(
         # The head is computed for the last token of a prompt alone; it is one call among many of its kind,
         # so that the prompt's arithmetic is counted a little too high.
         work = operation.multiply_accumulates * share * tokens / rate
+        work += operation.float_operations * tokens / rates[1]
         memory = operation.memory_bytes * share * passes / bandwidth
         spent[_MEMORY if memory > work else _ARITHMETIC] += max(memory, work)
     return spent
@@ -169,7 +208,9 @@ def _time(
 def check_host(session: Session, prompt_tokens: int, new_tokens: int) -> HostCheck:
     """Measure a session of this machine, and compare with its prediction.
 
-    Its bandwidth is measured too, with the same threads; its rates come from the target's profile.
+    Its bandwidth and its clock are measured too, with the same threads and in turns with the session; how
+    much it computes in a cycle comes from the target's profile. Of everything the fastest turn counts: a
+    limit is one of an undisturbed machine, and what else runs on this one only ever takes time away.
 
     Raises:
         GemError: the target's profile has no rates.
@@ -177,32 +218,41 @@ def check_host(session: Session, prompt_tokens: int, new_tokens: int) -> HostChe
     from gemcore.benchmark import measure
     from gemcore.plugins import get_host
     from gemcore.profile import native_executor
-    from gemcore.runtime.bandwidth import memory_bandwidth
+    from gemcore.runtime.bandwidth import clock_hz, memory_bandwidth
 
     executor = native_executor(session)
     host = get_host()
     profile = host.create(host.select("target", session.bundle.manifest.target)).profile()
-    bandwidth = memory_bandwidth(executor.library)
-    measured = attrs.evolve(profile, bandwidth=Sourced(value=bandwidth, source="measured"))
+    load = os.getloadavg()[0]
+    bandwidth = clock = speed = 0.0
+    ttft = math.inf
+    for _ in range(CHECK_TURNS):
+        bandwidth = max(bandwidth, memory_bandwidth(executor.library))
+        clock = max(clock, clock_hz(executor.library))
+        result = measure(
+            session,
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
+            threads=executor.threads,
+            repetitions=1,
+        )
+        ttft = min(ttft, result.ttft.lowest / 1e3)
+        speed = max(speed, result.decode.highest)
+    measured = _with_limits(profile, bandwidth, clock)
     # Half the tokens are generated when the average one is.
     context = prompt_tokens + new_tokens // 2
     prompt = predict(measured, session.bundle.manifest.delegation, prompt_tokens)
     decode = predict(measured, session.bundle.manifest.delegation, context)
     if prompt.ttft is None or decode.tokens_per_second is None:
         raise GemError(f"this machine cannot be predicted: {prompt.missing}")
-    result = measure(
-        session,
-        prompt_tokens=prompt_tokens,
-        new_tokens=new_tokens,
-        threads=executor.threads,
-        repetitions=3,
-    )
     return HostCheck(
         device=profile.name,
         threads=executor.threads,
         bandwidth=bandwidth,
+        clock_hz=clock,
         predicted_ttft=prompt.ttft,
-        measured_ttft=result.ttft.median / 1e3,
+        measured_ttft=ttft,
         predicted_speed=decode.tokens_per_second,
-        measured_speed=result.decode.median,
+        measured_speed=speed,
+        load=load,
     )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from gemcore.errors import UsageError, unknown_name
-from gemcore.models.cache_layout import CACHE_SCHEMES, DEFAULT_CACHE
+from gemcore.models.cache_layout import AUTO_CACHE, CACHE_SCHEMES
 from gemcore.options import PluginChoice, parse_table, parse_words, resolve_options
 from gemcore.records import TYPE_NAMES, Option
 
@@ -130,7 +130,8 @@ class Recipe:
         model: a known name, a file, a folder or a Hub id.
         router, quantizer, target: what was asked for, as words or as a choice;
             `PluginHost.select` checks it.
-        kv_cache: how keys and values are cached, one of `gemcore.models.cache_layout.CACHE_SCHEMES`.
+        kv_cache: how keys and values are cached, one of `gemcore.models.cache_layout.CACHE_SCHEMES`, or
+            `auto` for the one that the target prefers.
         run: settings of generation.
     """
 
@@ -140,12 +141,12 @@ class Recipe:
         factory=lambda: PluginChoice("q4a-g32"), converter=_as_choice
     )
     target: PluginChoice = attrs.field(factory=lambda: PluginChoice("host"), converter=_as_choice)
-    kv_cache: str = DEFAULT_CACHE
+    kv_cache: str = AUTO_CACHE
     run: RunSettings = RunSettings()
 
     def __attrs_post_init__(self) -> None:
-        if self.kv_cache not in CACHE_SCHEMES:
-            raise unknown_name("cache scheme", self.kv_cache, CACHE_SCHEMES)
+        if self.kv_cache not in (AUTO_CACHE, *CACHE_SCHEMES):
+            raise unknown_name("cache scheme", self.kv_cache, (AUTO_CACHE, *CACHE_SCHEMES))
 
     @classmethod
     def from_file(cls, path: Path) -> Recipe:
@@ -158,7 +159,7 @@ class Recipe:
         content = _read(path)
         run = content.pop("run", {})
         _require(str(path), "run", run, dict)
-        kv_cache = content.pop("kv_cache", DEFAULT_CACHE)
+        kv_cache = content.pop("kv_cache", AUTO_CACHE)
         _require(str(path), "kv_cache", kv_cache, str)
         _check_keys(str(path), content, TOP_KEYS)
         return cls(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from gemcore._deprecated import Deprecation, GemDeprecationWarning
+from gemcore.models.cache_layout import CACHE_SCHEMES, DEFAULT_CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -211,9 +212,17 @@ class MetricRecord(PluginRecord):
 
 @attrs.frozen(kw_only=True)
 class TargetRecord(PluginRecord):
-    """A hardware backend: builds and runs a model. Its loader returns a `protocols.Target`."""
+    """A hardware backend: builds and runs a model. Its loader returns a `protocols.Target`.
+
+    Attributes:
+        preferred_cache: scheme of the KV cache where the user names none: one of `f16` and `q8`.
+    """
 
     kind: ClassVar[str] = "target"
+
+    preferred_cache: str = attrs.field(
+        default=DEFAULT_CACHE, validator=attrs.validators.in_(CACHE_SCHEMES)
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -152,6 +152,8 @@ class DelegatedOperation:
         multiply_accumulates: of one token, over all calls.
         reason: why it is not on the target's own unit; empty where it is.
         memory_bytes: of weights and cache that one token reads, over all calls.
+        float_operations: of one token, over all calls: what brings the integer sums of products of int8
+            back to float32.
     """
 
     operation: str
@@ -160,6 +162,7 @@ class DelegatedOperation:
     multiply_accumulates: int
     reason: str = ""
     memory_bytes: int = 0
+    float_operations: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -79,6 +79,16 @@ def check_can_open(record: PluginRecord, target: Target, settings: OpenSettings)
         raise GemError(reason)
 
 
+def check_machine(bundle: Bundle, target: str, machine: str) -> None:
+    """Raise BundleError where a bundle is not for the `machine` that `target` names in its details."""
+    made_for = bundle.manifest.target_details.get("machine")
+    if made_for != machine:
+        raise BundleError(
+            f"bundle {bundle.folder} was compiled for {made_for}, and target '{target}' is {machine}: "
+            "compile the model again"
+        )
+
+
 def refuse_fallback(report: DelegationReport) -> None:
     """Raise GemError where a part of the work is left to another unit than the target's own."""
     fallbacks = report.fallbacks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
 """C++ compilers that TVM links with, in its order."""
@@ -43,3 +44,22 @@ run 'make setup-targets', or install the Debian package my-tools"
     packages = " ".join(dict.fromkeys(package for _, package in absent))
     remedy = SET_UP.format(package=packages)
     return f"{purpose} for target '{target}' needs {names}, which {are} not in PATH: {remedy}"
+
+
+def missing_folder(target: str, purpose: str, holds: str, folder: Path, package: str) -> str:
+    """Why `target` cannot do something here for want of a folder; empty where it is there.
+
+    Args:
+        target: name of the target.
+        purpose: what the folder is for, for example `emulation`.
+        holds: what is in it, in words.
+        folder: where it would be.
+        package: the Debian package that has it.
+
+    >>> missing_folder("my-board", "emulation", "a C library", Path("/no/such"), "my-libc")
+    "emulation for target 'my-board' needs a C library in /no/such: \
+run 'make setup-targets', or install the Debian package my-libc"
+    """
+    if folder.is_dir():
+        return ""
+    return f"{purpose} for target '{target}' needs {holds} in {folder}: {SET_UP.format(package=package)}"

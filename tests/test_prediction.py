@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from gemcore.errors import BundleError
-from gemcore.prediction import HostCheck, predict, with_bandwidth
+from gemcore.prediction import HostCheck, as_measured, predict
 from gemcore.reports import DelegatedOperation, DelegationReport, DeviceProfile, Sourced
 
 
@@ -55,6 +56,18 @@ def test_a_long_prompt_reads_its_weights_once_a_pass():
     assert predict(fast, DELEGATION, 129).prefill_limit == "memory"
 
 
+def test_what_products_of_int8_do_in_float32_is_counted():
+    profile = attrs.evolve(PROFILE, bandwidth=sourced(1e9))
+    operation = DelegatedOperation(
+        operation="qlinear", unit="host", count=1, multiply_accumulates=400, memory_bytes=200,
+        float_operations=30,
+    )  # fmt: skip
+    delegation = {**DELEGATION, "operations": [attrs.asdict(operation)]}
+    # 400 / 1000 s of products and 30 / 10 s of what follows them.
+    assert predict(profile, delegation, 1).tokens_per_second == pytest.approx(1 / 3.4)
+    assert predict(profile, delegation, 8).ttft == pytest.approx(8 * 3.4)
+
+
 def test_what_no_source_is_known_for_is_said():
     found = predict(DeviceProfile(name="board", cores=1), DELEGATION, 8)
     assert (found.ttft, found.missing) == (None, "no source is known for its memory bandwidth")
@@ -73,6 +86,7 @@ def test_a_check_tells_how_far_a_prediction_is_off():
         device="board",
         threads=1,
         bandwidth=50.0,
+        clock_hz=3e9,
         predicted_ttft=1.0,
         measured_ttft=2.0,
         predicted_speed=30.0,
@@ -80,6 +94,13 @@ def test_a_check_tells_how_far_a_prediction_is_off():
     )
     assert (check.ttft_error, check.speed_error) == (-0.5, 0.5)
     assert check.to_json()["ttft_error"] == -0.5
-    assert with_bandwidth(PROFILE, check).bandwidth == Sourced(value=50.0, source="measured")
+    assert check.to_json()["clock_hz"] == 3e9
+    assert as_measured(PROFILE, check).bandwidth == Sourced(value=50.0, source="measured")
+    # Without a clock it is not known what the rates are at another one.
+    assert as_measured(PROFILE, check).int8_rate == sourced(1000.0)
+    clocked = as_measured(attrs.evolve(PROFILE, clock_hz=sourced(2e9)), check)
+    assert clocked.clock_hz == Sourced(value=3e9, source="measured")
+    assert (clocked.int8_rate, clocked.fp32_rate) == (sourced(1500.0), sourced(15.0))
+    assert clocked.fp16_rate is None
     other = DeviceProfile(name="other", cores=1)
-    assert with_bandwidth(other, check) is other
+    assert as_measured(other, check) is other

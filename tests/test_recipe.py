@@ -63,8 +63,8 @@ def test_everything_comes_out_of_the_file(recipe_of):
 def test_the_cache_scheme_comes_from_the_file_or_is_given(recipe_of):
     recipe = recipe_of("kv_cache = 'q8'")
     assert recipe.kv_cache == recipe.with_changes(threads=2).kv_cache == "q8"
-    assert recipe.with_changes(kv_cache="f16") == Recipe()
-    with pytest.raises(UsageError, match="^unknown cache scheme 'q4': Available: f16, q8$"):
+    assert recipe.with_changes(kv_cache="auto") == Recipe()
+    with pytest.raises(UsageError, match="^unknown cache scheme 'q4': Available: auto, f16, q8$"):
         recipe.with_changes(kv_cache="q4")
     with pytest.raises(UsageError, match="'kv_cache' must be text, not a whole number"):
         recipe_of("kv_cache = 8")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from gemcore.api import build_parts, load
 from gemcore.build import compile_bundle
 from gemcore.bundle import open_bundle
-from gemcore.errors import GemError, UsageError
+from gemcore.errors import BundleError, GemError, UsageError
+from gemcore.plugins import get_host
+from gemcore.recipe import Recipe
 from gemcore.records import TargetRecord
 from gemcore.reports import (
     DelegatedOperation,
@@ -19,6 +22,7 @@ from gemcore.runtime.settings import OpenSettings
 from gemcore.targets import (
     check_can_open,
     check_capabilities,
+    check_machine,
     check_no_fallback,
     needed_capabilities,
     refuse_fallback,
@@ -121,3 +125,46 @@ def test_a_bundle_without_fallback_is_accepted(tiny_bundle):
     broken = attrs.evolve(tiny_bundle.manifest, delegation={})
     with pytest.raises(GemError, match="does not say which unit does what: compile"):
         check_no_fallback(attrs.evolve(tiny_bundle, manifest=broken))
+
+
+def test_a_bundle_of_another_machine_is_refused(tiny_bundle):
+    machine = tiny_bundle.manifest.target_details["machine"]
+    check_machine(tiny_bundle, "my-npu", machine)
+    with pytest.raises(BundleError) as caught:
+        check_machine(tiny_bundle, "my-npu", "npu64")
+    assert str(caught.value) == (
+        f"bundle {tiny_bundle.folder} was compiled for {machine}, and target 'my-npu' is npu64: "
+        "compile the model again"
+    )
+
+
+def test_a_product_of_int8_counts_what_brings_its_sums_back_to_float32(tiny_bundle):
+    operations = DelegationReport.from_json(tiny_bundle.manifest.delegation).operations
+    assert all(o.float_operations == 0 for o in operations if o.operation != "qlinear")
+    products = next(o for o in operations if o.operation == "qlinear")
+    # For 32 products a conversion, a product of scales and two additions; the head has no minima to add.
+    config = tiny_bundle.manifest.config
+    head = config.hidden_size * config.vocabulary_size
+    assert products.float_operations * 32 == products.multiply_accumulates * 4 - head
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "given"),
+    [("host", "auto", "f16"), ("npu", "auto", "q8"), ("npu", "f16", "f16"), ("host", "q8", "q8")],
+)
+def test_a_target_says_which_cache_it_prefers(target, asked, given):
+    parts = build_parts(Recipe().with_changes(target=target, kv_cache=asked), get_host())
+    assert parts.kv_cache == given
+    assert parts.preferred_cache == ("q8" if target == "npu" else "f16")
+
+
+def test_a_target_prefers_a_cache_that_there_is():
+    with pytest.raises(ValueError, match="preferred_cache"):
+        TargetRecord(name="my-npu", summary="none", loader="a:b", preferred_cache="q3")
+
+
+def test_what_cannot_run_is_refused_before_a_model_is_looked_for():
+    with pytest.raises(GemError, match="target 'ethos-u85' cannot be executed here"):
+        load("no-such-model", target="ethos-u85")
+    with pytest.raises(UsageError, match="target 'host' cannot be reached over RPC"):
+        load("no-such-model", rpc="board:9090")

@@ -49,13 +49,22 @@ def build(folder: Path, cpu: str) -> Path:
     _run(*build, "ggml")
     # Of the more than a hundred architectures only this one's code, or compiling takes ten times as long.
     # Who else is named in tables is never called, and may stay unresolved.
-    names = [*sorted(path.name for path in (source / "src").glob("*.cpp")), "models/llama.cpp"]
+    names = sorted(path.name for path in (source / "src").glob("*.cpp"))
     objects = [f"src/CMakeFiles/llama.dir/{name}.o" for name in names]
     _run(*build, *objects)
     libraries = [next(built.rglob(f"lib{name}.a")) for name in ("ggml", "ggml-cpu", "ggml-base")]
-    includes = [f"-I{source / 'include'}", f"-I{source / 'ggml' / 'include'}"]
-    options = ["-std=c++17", "-O2", f"-mcpu={cpu}", "-Wl,--unresolved-symbols=ignore-all"]
-    inputs = [str(SOURCE), *(str(built / name) for name in objects)]
+    folders = (source / "include", source / "ggml" / "include", source / "src", built / "src")
+    includes = [f"-I{folder}" for folder in folders]
+    options = [
+        "-std=c++17",
+        "-O3",
+        "-DNDEBUG",
+        f"-mcpu={cpu}",
+        "-Wl,--unresolved-symbols=ignore-all",
+    ]
+    # The build would compile the architectures sixteen at a time.
+    architecture = source / "src" / "models" / "llama.cpp"
+    inputs = [str(SOURCE), str(architecture), *(str(built / name) for name in objects)]
     group = ["-Wl,--start-group", *map(str, libraries), "-Wl,--end-group"]
     compiler = "aarch64-linux-gnu-g++"
     end = ["-lpthread", "-ldl", "-lm", "-o", str(program)]

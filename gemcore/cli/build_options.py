@@ -33,7 +33,8 @@ build_options = _together(
     click.option("-q", "--quantizer", help="How weights are stored, for example 'q4a-g32'."),
     click.option("--target", help="What to compile for, for example 'host'."),
     click.option(
-        "--kv-cache", help="How keys and values are cached: 'f16', or 'q8' in half the memory."
+        "--kv-cache",
+        help="How keys and values are cached: 'f16', or 'q8' in half the memory.  [default: the target's]",
     ),
     click.option(
         "--strict", is_flag=True, help="Fail where a weight cannot be quantized as asked."

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from gemcore.prediction import HostCheck, Prediction
 
 
+BUSY = 1.5
+"""A load above which something else than GEM runs; GEM itself, while it compiles, makes one of 1."""
+
+
 @click.command()
 @build_options
 @click.option("--device", default="all", show_default=True, help="A target, or 'all'.")
@@ -35,7 +39,7 @@ def predict(
     For this machine the prediction is compared with a measurement.
     """
     from gemcore.plugins import get_host
-    from gemcore.prediction import check_host, with_bandwidth
+    from gemcore.prediction import as_measured, check_host
     from gemcore.prediction import predict as predict_for
 
     recipe = read_recipe(recipe_file, given)
@@ -47,7 +51,7 @@ def predict(
     check = None
     if session.execution == "native":
         check = check_host(session, prompt_tokens, new_tokens)
-        profiles = [with_bandwidth(profile, check) for profile in profiles]
+        profiles = [as_measured(profile, check) for profile in profiles]
     predictions = [predict_for(profile, delegation, prompt_tokens) for profile in profiles]
     if as_json:
         values = {
@@ -66,6 +70,8 @@ def prediction_lines(
     predictions: list[Prediction], check: HostCheck | None, prompt_tokens: int
 ) -> list[str]:
     """The predictions as a table, and how right the one for this machine is."""
+    from gemcore.prediction import CHECK_TURNS
+
     lines = [
         f"predicted, not measured: the least time that memory and arithmetic of each device allow, for a "
         f"prompt of {prompt_tokens} tokens",
@@ -78,13 +84,20 @@ def prediction_lines(
         note = row.missing or f"decode by {row.decode_limit}, prefill by {row.prefill_limit}"
         lines.append(f"{row.device:<12} {ttft:>9} {speed:>9} {energy:>8}  {note}")
     if check is not None:
+        threads = "1 thread" if check.threads == 1 else f"{check.threads} threads"
         lines += [
             "",
-            f"this machine, measured with {check.threads} threads, against the same model with the memory "
-            f"bandwidth measured here ({check.bandwidth / 1e9:.1f} GB/s):",
+            f"this machine with {threads}, the fastest of {CHECK_TURNS} turns, against the "
+            f"same model with the memory bandwidth ({check.bandwidth / 1e9:.1f} GB/s) and the clock "
+            f"({check.clock_hz / 1e9:.2f} GHz) measured in the same turns:",
             f"  time to first token  {check.measured_ttft * 1e3:.1f} ms measured, "
             f"{check.predicted_ttft * 1e3:.1f} ms predicted, error {check.ttft_error:+.0%}",
             f"  decode               {check.measured_speed:.1f} tokens/s measured, "
             f"{check.predicted_speed:.1f} predicted, error {check.speed_error:+.0%}",
         ]
+        if check.load > BUSY:
+            lines.append(
+                f"  other programs kept the machine busy (load {check.load:.1f}), so what was measured is "
+                "too slow: end them and try again"
+            )
     return lines

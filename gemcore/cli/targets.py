@@ -54,13 +54,15 @@ def show_target(*, name: str, as_json: bool) -> None:
     target = host.create(selection)
     ready, profile = target.readiness(), target.profile()
     if as_json:
-        values = {**_as_json(record, ready), "profile": attrs.asdict(profile)}
+        cache = {"preferred_cache": record.preferred_cache}
+        values = {**_as_json(record, ready), **cache, "profile": attrs.asdict(profile)}
         click.echo(json.dumps(values, indent=2))
         return
     click.echo(f"{record.name}: {record.summary}")
     for line in (*_readiness_lines(ready), *profile_lines(profile)):
         click.echo(f"  {line}")
     click.echo(f"  can       {', '.join(sorted(record.capabilities))}")
+    click.echo(f"  KV cache  {record.preferred_cache}, if no other is asked for")
 
 
 def _readiness(record: PluginRecord) -> Readiness:

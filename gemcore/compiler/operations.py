@@ -11,6 +11,7 @@ from torch import fx
 from gemcore.models.cache_layout import cache_shapes
 from gemcore.models.config import ModelConfig
 from gemcore.reports import DelegatedOperation
+from gemcore.schemes import GROUP, get_scheme
 
 CONTEXT = 256
 """Positions attended to when the work of attention is counted."""
@@ -28,6 +29,7 @@ def count_operations(
     calls: Counter[str] = Counter()
     work: Counter[str] = Counter()
     moved: Counter[str] = Counter()
+    floats: Counter[str] = Counter()
     for node in program.graph.nodes:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
@@ -35,6 +37,7 @@ def count_operations(
         calls[name] += 1
         work[name] += _multiply_accumulates(node, name, config)
         moved[name] += _memory_bytes(node, name, config)
+        floats[name] += _float_operations(node, name)
     return tuple(
         DelegatedOperation(
             operation=name,
@@ -42,6 +45,7 @@ def count_operations(
             count=count,
             multiply_accumulates=work[name],
             memory_bytes=moved[name],
+            float_operations=floats[name],
         )
         for name, count in sorted(calls.items(), key=lambda item: (-work[item[0]], item[0]))
     )
@@ -61,6 +65,20 @@ def _multiply_accumulates(node: fx.Node, name: str, config: ModelConfig) -> int:
     if name == "linear_f32":
         return _size(node.args[1], 0) * _size(node.args[1], 1)
     return 0
+
+
+def _float_operations(node: fx.Node, name: str) -> int:
+    """What a product of int8 costs in float32.
+
+    For each group of activations and each output the sum is converted, the scales are multiplied, and both
+    go into the total, as does the minimum where there is one.
+    """
+    if name != "qlinear":
+        return 0
+    scheme = node.args[4]
+    assert isinstance(scheme, str)
+    each = 4 if get_scheme(scheme).has_minimum else 3
+    return each * (_last_size(node.args[0]) // GROUP) * _integer(node.args[5])
 
 
 def _memory_bytes(node: fx.Node, name: str, config: ModelConfig) -> int:

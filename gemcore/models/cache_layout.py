@@ -32,6 +32,9 @@ CACHE_SCHEMES = ("f16", "q8")
 
 DEFAULT_CACHE = "f16"
 
+AUTO_CACHE = "auto"
+"""What users may say instead of a scheme: the one that the target prefers."""
+
 KEY_GROUP = 32
 """Channels of a key that share a scale in the scheme `q8`; a value has one scale for all channels."""
 

@@ -1,4 +1,4 @@
-"""How fast this machine reads memory, with the threads of a compiled model: the limit of decoding."""
+"""What limits a compiled model on this machine: how fast its threads read memory, and their clock."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ WAYS = 5
 """Of reading, in `compiler/native/measure.cc`."""
 
 _TIMES_THE_CACHE = 8
+
+_ADDITIONS = 2**16
 
 
 def memory_bandwidth(library: Path, size: int | None = None) -> float:
@@ -54,6 +56,21 @@ def memory_bandwidth(library: Path, size: int | None = None) -> float:
         read(address, count, turn % WAYS)
         best = min(best, time.perf_counter() - begin)
     return size / best
+
+
+def clock_hz(library: Path) -> float:
+    """Cycles a second of the cores that the library's threads run on, while all of them compute.
+
+    By additions that wait for one another, the fastest of several rounds. What the operating system calls
+    the clock is often another one: the least that is promised, or that of a counter of time.
+    """
+    code = ctypes.CDLL(str(library))
+    try:
+        add = code.gem_add
+    except AttributeError as error:
+        raise without_measures(library) from error
+    add.restype = ctypes.c_int64
+    return _ADDITIONS * 1e9 / int(add(ctypes.c_int64(_ADDITIONS)))
 
 
 def largest_cache(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:

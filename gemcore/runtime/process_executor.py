@@ -34,12 +34,14 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gemcore.bundle import WEIGHTS
 from gemcore.errors import GemError
 from gemcore.runtime.kv_cache import KVCache
-from gemcore.runtime.plan import PLAN
+from gemcore.runtime.plan import PLAN, bundle_plan
 from gemcore.runtime.shared_memory import SharedMemory
 
 if TYPE_CHECKING:
+    from gemcore.bundle import Bundle
     from gemcore.models.config import ModelConfig
     from gemcore.reports import Execution
 
@@ -187,6 +189,28 @@ class ProcessExecutor:
             f"the program that runs the model on {self.machine} ended with {how}: "
             f"{said[-1] if said else 'it said nothing'}"
         )
+
+
+def emulated(bundle: Bundle, emulator: Sequence[str], runner: str, library: str) -> ProcessExecutor:
+    """Start a bundle's `runner` on an emulator, with one thread.
+
+    Args:
+        bundle: whose files they are.
+        emulator: the command; its first three words name the machine: what it is and its processor.
+        runner: file of the bundle that is started.
+        library: file of the bundle that the runner loads; the runner itself where it holds the model.
+
+    Raises:
+        GemError: the emulator cannot be started.
+    """
+    folder, manifest = bundle.folder.absolute(), bundle.manifest
+    return ProcessExecutor(
+        [*emulator, str(folder / runner)],
+        bundle_plan(bundle, str(folder / library), str(folder / WEIGHTS), 1),
+        experts=len(manifest.experts),
+        vocabulary=manifest.config.vocabulary_size,
+        machine=" ".join(emulator[:3]),
+    )
 
 
 def _start(words: Sequence[str], said: IO[bytes], shared: int) -> subprocess.Popen[bytes]:

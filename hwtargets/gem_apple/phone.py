@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from gem_apple.profile import IPHONE_13
-from gemcore.errors import BundleError
 from gemcore.reports import DelegationReport, DeviceProfile, ExportReport, Readiness
-from gemcore.toolchain import missing_tools
+from gemcore.targets import check_machine
+from gemcore.toolchain import missing_folder, missing_tools
 
 if TYPE_CHECKING:
     import tvm
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TRIPLE = "aarch64-apple-ios15.0"
 """With arm64 instead of aarch64, TVM does not know the architecture."""
 
+MACHINE = "arm64-ios"
 LINUX_TRIPLE = "aarch64-linux-gnu"
 
 TWIN = "emulated/libgem_model.so"
@@ -90,7 +91,7 @@ class Phone:
         from gemcore.runtime.ahead import driver_digest
 
         return {
-            "machine": "arm64-ios",
+            "machine": MACHINE,
             "cpu": self.cpu,
             "tvm_target": self.tvm_target(),
             "emulated": self.twin_target(),
@@ -111,11 +112,9 @@ class Phone:
     def readiness(self) -> Readiness:
         """Always emulated; with the tools that are missing."""
         run = missing_tools(self.name, "emulation", _RUN_TOOLS)
-        if not run and not Path(SYSTEM_ROOT).is_dir():
-            run = (
-                f"emulation for target '{self.name}' needs a C library in {SYSTEM_ROOT}: run "
-                "'make setup-targets', or install the Debian package libc6-arm64-cross"
-            )
+        run = run or missing_folder(
+            self.name, "emulation", "a C library", Path(SYSTEM_ROOT), "libc6-arm64-cross"
+        )
         build = missing_tools(self.name, "compiling", _BUILD_TOOLS)
         return Readiness(execution="emulated", build=build, run=run)
 
@@ -182,14 +181,9 @@ class Phone:
 
     def open(self, bundle: Bundle, settings: OpenSettings) -> Executor:
         """Run the twin on an emulator, with one thread."""
-        from gemcore.runtime.ahead import emulated
+        from gemcore.runtime.process_executor import emulated
 
-        machine = bundle.manifest.target_details.get("machine")
-        if machine != "arm64-ios":
-            raise BundleError(
-                f"bundle {bundle.folder} was compiled for {machine}, and target '{self.name}' is "
-                "arm64-ios: compile the model again"
-            )
+        check_machine(bundle, self.name, MACHINE)
         words = (EMULATOR, "-cpu", EMULATED_CPU, "-L", SYSTEM_ROOT)
         return emulated(bundle, words, RUNNER, TWIN)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from gem_arm.phones import PIXEL_6
-from gemcore.errors import BundleError
 from gemcore.reports import DelegationReport, DeviceProfile, ExportReport, Readiness
-from gemcore.toolchain import missing_tools
+from gemcore.targets import check_machine
+from gemcore.toolchain import missing_folder, missing_tools
 
 if TYPE_CHECKING:
     from gemcore.bundle import Bundle
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "libgem_model.so"
 RUNNER = "gem-runner"
+MACHINE = "aarch64-android"
 HEADERS = ("gem.h", "gem_model.h")
 
 TRIPLE = "aarch64-linux-android31"
@@ -73,7 +74,7 @@ class AndroidPhone:
         from gemcore.runtime.ahead import driver_digest
 
         return {
-            "machine": "aarch64-android",
+            "machine": MACHINE,
             "cpu": self.cpu,
             "tvm_target": self.tvm_target(),
             "kernels": self.kernels,
@@ -92,11 +93,9 @@ class AndroidPhone:
     def readiness(self) -> Readiness:
         """Always emulated; with the tools that are missing."""
         run = missing_tools(self.name, "emulation", _RUN_TOOLS)
-        if not run and not Path(SYSTEM_ROOT).is_dir():
-            run = (
-                f"emulation for target '{self.name}' needs a C library in {SYSTEM_ROOT}: run "
-                "'make setup-targets', or install the Debian package libc6-arm64-cross"
-            )
+        run = run or missing_folder(
+            self.name, "emulation", "a C library", Path(SYSTEM_ROOT), "libc6-arm64-cross"
+        )
         build = missing_tools(self.name, "compiling", _BUILD_TOOLS)
         return Readiness(execution="emulated", build=build, run=run)
 
@@ -145,14 +144,9 @@ class AndroidPhone:
 
     def emulate(self, bundle: Bundle, cpu: str | None = None) -> Executor:
         """Load the library in a Linux program, on an emulator of the phone's processor or of `cpu`."""
-        from gemcore.runtime.ahead import emulated
+        from gemcore.runtime.process_executor import emulated
 
-        if bundle.manifest.target_details.get("machine") != "aarch64-android":
-            raise BundleError(
-                f"bundle {bundle.folder} was compiled for "
-                f"{bundle.manifest.target_details.get('machine')}, and target '{self.name}' is "
-                "aarch64-android: compile the model again"
-            )
+        check_machine(bundle, self.name, MACHINE)
         words = (EMULATOR, "-cpu", cpu or self.cpu, "-L", SYSTEM_ROOT)
         return emulated(bundle, words, RUNNER, LIBRARY)
 

@@ -15,7 +15,8 @@ from gem_arm.runner import COMPILER, RUNNER, SOURCE
 from gemcore.bundle import WEIGHTS
 from gemcore.errors import BundleError
 from gemcore.reports import DelegationReport, DeviceProfile, ExportReport, Readiness
-from gemcore.toolchain import missing_tools
+from gemcore.targets import check_machine
+from gemcore.toolchain import missing_folder, missing_tools
 
 if TYPE_CHECKING:
     from gemcore.bundle import Bundle
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gemcore.runtime.settings import OpenSettings
 
 LIBRARY = "model.so"
+MACHINE = "aarch64"
 EMULATOR = "qemu-aarch64"
 SYSTEM_ROOT = "/usr/aarch64-linux-gnu"
 """Where Debian's cross packages keep the C library of the board."""
@@ -60,7 +62,7 @@ class LinuxBoard:
     def describe(self) -> dict[str, Any]:
         """The instructions that the code uses, and what the runner was made of."""
         return {
-            "machine": "aarch64",
+            "machine": MACHINE,
             "cpu": self.cpu,
             "needs": sorted(self.needs),
             "tvm_target": self.tvm_target(),
@@ -83,11 +85,13 @@ class LinuxBoard:
         if is_aarch64():
             return Readiness(execution="native", build=build)
         run = missing_tools(self.name, "emulation", _RUN_TOOLS)
-        if not run and not Path(SYSTEM_ROOT).is_dir():
-            run = (
-                f"emulation for target '{self.name}' needs the board's C library in {SYSTEM_ROOT}: run "
-                "'make setup-targets', or install the Debian package libstdc++6-arm64-cross"
-            )
+        run = run or missing_folder(
+            self.name,
+            "emulation",
+            "the board's C library",
+            Path(SYSTEM_ROOT),
+            "libstdc++6-arm64-cross",
+        )
         return Readiness(execution="emulated", build=build, run=run)
 
     def build(
@@ -127,26 +131,13 @@ class LinuxBoard:
     def emulate(self, bundle: Bundle, cpu: str | None = None) -> Executor:
         """Run it on an emulator of the board's processor, or of `cpu`, with one thread."""
         from gem_arm.libraries import runtime_folder
-        from gemcore.runtime.plan import bundle_plan
-        from gemcore.runtime.process_executor import ProcessExecutor
+        from gemcore.runtime.process_executor import emulated
 
-        folder, manifest = bundle.folder.absolute(), bundle.manifest
-        if manifest.target_details.get("machine") != "aarch64":
-            raise BundleError(
-                f"bundle {bundle.folder} was compiled for {manifest.target_details.get('machine')}, "
-                f"and target '{self.name}' is aarch64: compile the model again"
-            )
-        processor = cpu or self.cpu
-        words = [EMULATOR, "-cpu", processor, "-L", SYSTEM_ROOT]
+        check_machine(bundle, self.name, MACHINE)
         # The bundle's own files may lie anywhere; TVM's libraries come from the cache.
-        environment = ["-E", f"LD_LIBRARY_PATH={runtime_folder()}"]
-        return ProcessExecutor(
-            [*words, *environment, str(folder / RUNNER)],
-            bundle_plan(bundle, str(folder / LIBRARY), str(folder / WEIGHTS), 1),
-            experts=len(manifest.experts),
-            vocabulary=manifest.config.vocabulary_size,
-            machine=f"{EMULATOR} -cpu {processor}",
-        )
+        environment = ("-E", f"LD_LIBRARY_PATH={runtime_folder()}")
+        words = (EMULATOR, "-cpu", cpu or self.cpu, "-L", SYSTEM_ROOT, *environment)
+        return emulated(bundle, words, RUNNER, LIBRARY)
 
     def _open_native(self, bundle: Bundle, settings: OpenSettings) -> Executor:
         from gemcore.runtime.executor import NativeExecutor

@@ -20,4 +20,6 @@ def gem_targets() -> Iterator[TargetRecord]:
         loader="gem_npu.target:HexagonTarget",
         reference_url="https://docs.qualcomm.com/bundle/publicresource/topics/80-N2040-49/",
         capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
+        # HVX attends to int8; to floats only scalar instructions do.
+        preferred_cache="q8",
     )

@@ -19,8 +19,8 @@ from gem_npu.toolchain import (
     missing_linker,
 )
 from gemcore.bundle import WEIGHTS
-from gemcore.errors import BundleError
 from gemcore.reports import DelegationReport, DeviceProfile, ExportReport, Readiness, delegated
+from gemcore.targets import check_machine
 
 if TYPE_CHECKING:
     from gemcore.bundle import Bundle
@@ -114,22 +114,10 @@ class HexagonTarget:
 
     def open(self, bundle: Bundle, settings: OpenSettings) -> Executor:
         """Run it on qemu-hexagon, with one thread."""
-        from gemcore.runtime.plan import bundle_plan
-        from gemcore.runtime.process_executor import ProcessExecutor
+        from gemcore.runtime.process_executor import emulated
 
-        folder, manifest = bundle.folder.absolute(), bundle.manifest
-        if manifest.target_details.get("machine") != MACHINE:
-            raise BundleError(
-                f"bundle {bundle.folder} was compiled for {manifest.target_details.get('machine')}, "
-                f"and target 'npu' is {MACHINE}: compile the model again"
-            )
-        return ProcessExecutor(
-            [*EMULATOR, str(folder / PROGRAM)],
-            bundle_plan(bundle, str(folder / PROGRAM), str(folder / WEIGHTS), 1),
-            experts=len(manifest.experts),
-            vocabulary=manifest.config.vocabulary_size,
-            machine=" ".join(EMULATOR),
-        )
+        check_machine(bundle, "npu", MACHINE)
+        return emulated(bundle, EMULATOR, PROGRAM, PROGRAM)
 
     def export(self, bundle: Bundle, folder: Path) -> ExportReport:
         """Write program, objects, sources and weights to `folder`."""

@@ -9,7 +9,7 @@ import pytest
 
 from gemcore.errors import GemError
 from gemcore.runtime import bandwidth
-from gemcore.runtime.bandwidth import largest_cache, memory_bandwidth
+from gemcore.runtime.bandwidth import clock_hz, largest_cache, memory_bandwidth
 from gemcore.runtime.tvm_abi import runtime_library
 from gemcore.runtime.tvm_runtime import aligned_zeros, usable_cores, use_threads
 
@@ -50,6 +50,13 @@ def test_no_room_is_one_sentence(library, monkeypatch):
 def test_a_library_without_the_loop_is_one_sentence():
     with pytest.raises(GemError, match="compile it again$"):
         memory_bandwidth(runtime_library()._name, 4096)
+    with pytest.raises(GemError, match="compile it again$"):
+        clock_hz(runtime_library()._name)
+
+
+def test_the_clock_is_one_that_a_processor_can_have(library):
+    # A wrong unit, or additions that do not wait for one another, would be outside.
+    assert 1e8 < clock_hz(library) < 8e9
 
 
 def test_the_largest_cache_is_read_from_the_operating_system(tmp_path):

@@ -29,7 +29,8 @@ def test_the_default_model_gives_the_logits_and_the_tokens_of_this_machine(
         pytest.skip(reason)
     counted = tmp_path / "counts"
     monkeypatch.setenv(counting.VARIABLE, str(counted))
-    here, there = (load(router=router, target=target, kv_cache="q8") for target in ("host", "npu"))
+    here, there = load(router=router, kv_cache="q8"), load(router=router, target="npu")
+    assert there.bundle.manifest.kv_cache == "q8"  # what this target prefers
     tokens = here.encode_prompt(TEXT, chat=False)[:PROMPT_TOKENS]
     assert len(tokens) == PROMPT_TOKENS
     wanted = here.generate(EncodedPrompt(tuple(tokens)), max_tokens=NEW_TOKENS).token_ids

@@ -115,6 +115,8 @@ def test_the_bundle_gets_what_the_plan_says(wide, make):
         UsageError, match="the plan has keys and values in f16, but the KV cache 'q8'"
     ):
         cache_scheme(half, "q8")
+    # Where that is what the target prefers, nobody asked for it.
+    assert cache_scheme(half, "q8", "q8") == "f16"
 
 
 def test_what_cannot_be_is_said(wide, make):
