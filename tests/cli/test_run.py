@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -215,6 +216,31 @@ def test_targets_are_listed(gem):
     assert {"host", "rpi4", "pixel6", "iphone13", "npu", "ethos-u85"} <= {
         one["name"] for one in listed
     }
+
+
+def test_predictions_are_called_so_and_this_machine_is_held_against_its_own(gem, tiny_folder):
+    words = ("predict", "-m", tiny_folder, "--prompt-tokens", 8, "--new-tokens", 2)
+    found = json.loads(gem(*words, "--json", check=0).stdout)
+    devices = {row["device"]: row for row in found["predictions"]}
+    assert {"host", "rpi4", "pixel6", "iphone13", "npu", "ethos-u85"} <= devices.keys()
+    assert {row["execution"] for row in devices.values()} == {"predicted"}
+    # 1.5 GHz is slower than any machine that builds GEM.
+    assert devices["rpi4"]["tokens_per_second"] < devices["host"]["tokens_per_second"]
+    assert found["check"]["measured_speed"] > 0
+    lines = gem(*words, "--device", "rpi4", check=0).stdout.splitlines()
+    assert lines[0].startswith("predicted, not measured")
+    assert [line.split()[0] for line in lines[1:3]] == ["device", "rpi4"]
+    assert "this machine with" in lines[4]
+
+
+def test_export_says_what_each_file_is(gem, tiny_folder, tmp_path):
+    done = gem("export", "-m", tiny_folder, "-o", tmp_path / "app", check=0)
+    told = [line.split(": ", 1)[0] for line in done.stdout.splitlines()]
+    assert str(tmp_path / "app" / "README.md") in told
+    for name in told:
+        assert Path(name).exists()
+    again = gem("export", "-m", tiny_folder, "-o", tmp_path / "app")
+    assert_one_sentence(again, 2, "app")
 
 
 def assert_one_sentence(done, code, message):
