@@ -3,7 +3,9 @@
     python benchmarks/npu_packets.py --router none
 
 Compiles the default model for the target `npu` (or takes it from the cache), reads a prompt of 32 tokens and
-generates 8, and prints what qemu counted in each kernel, for prefill and decode by themselves.
+generates 8, and prints what qemu counted in each kernel, for prefill and decode by themselves. At the end
+it holds the bundle's report against that: how many of a generated token's multiply-accumulates belong to
+operations whose kernels executed as many vector instructions as they take at least.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from pathlib import Path
 
 from gem_npu.counting import VARIABLE, Counts, read_counts, since, total
 from gemcore.api import load, open_session
+from gemcore.prediction import ATTENTION, COUNTED_CONTEXT
+from gemcore.reports import DelegationReport
 from gemcore.session import Session
 
 TEXT = (
@@ -22,6 +26,8 @@ TEXT = (
     "Rome is called the Tiber, which rises in the Apennines and reaches the sea"
 )
 PROMPT, ANSWER = 32, 8
+MOST_VECTORS = 128
+"""Multiply-accumulates of one vector instruction."""
 
 
 def main() -> None:
@@ -44,7 +50,9 @@ def main() -> None:
         _print("prefill", first, len(tokens))
         for token in tokens[:ANSWER]:
             session.feed([token])
-        _print("decode", since(read_counts(counted), first), ANSWER)
+        answer = since(read_counts(counted), first)
+        _print("decode", answer, ANSWER)
+        _compare(DelegationReport.from_json(session.bundle.manifest.delegation), answer)
 
 
 def _session(arguments: argparse.Namespace) -> Session:
@@ -56,6 +64,27 @@ def _session(arguments: argparse.Namespace) -> Session:
         quantizer=arguments.quantizer,
         target="npu",
         kv_cache=arguments.kv_cache,
+    )
+
+
+def _compare(report: DelegationReport, counts: dict[str, Counts]) -> None:
+    """The share of HVX by the report, and by what was counted of the generated tokens."""
+    context = PROMPT + (ANSWER + 1) / 2
+    work: dict[str, float] = {}
+    done = 0.0
+    for operation in report.operations:
+        # A report counts attention at a context of its own.
+        attends = operation.operation in ATTENTION
+        share = context / COUNTED_CONTEXT if attends else 1.0
+        each = operation.multiply_accumulates * share
+        work[operation.unit] = work.get(operation.unit, 0.0) + each
+        kernels = [c for name, c in counts.items() if name.startswith(operation.operation)]
+        vectors = sum(count.vectors for count in kernels) / ANSWER
+        done += each if vectors * MOST_VECTORS >= each else 0.0
+    print(
+        f"multiply-accumulates on {report.unit}: {report.share():.1%} by the bundle's report, at a context "
+        f"of {COUNTED_CONTEXT}; at this one of {context:g} {work[report.unit] / sum(work.values()):.1%} by "
+        f"the report and {done / sum(work.values()):.1%} by qemu's count of vector instructions"
     )
 
 

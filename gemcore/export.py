@@ -89,7 +89,7 @@ def readme(bundle: Bundle, report: ExportReport, folder: Path) -> str:
             "",
             "## Where the work is done",
             "",
-            *_table(_DELEGATION, _delegation_rows(DelegationReport.from_json(manifest.delegation))),
+            *_delegation(DelegationReport.from_json(manifest.delegation)),
             "",
             "## What was verified",
             "",
@@ -131,8 +131,20 @@ def _delegation_rows(report: DelegationReport) -> list[tuple[Any, ...]]:
             o.reason,
         )
         for o in report.operations
-        if o.multiply_accumulates or o.reason
+        if o.multiply_accumulates
     ]
+
+
+def _delegation(report: DelegationReport) -> list[str]:
+    """Where the multiply-accumulates are done as a table, and below it what else another unit does."""
+    lines = _table(_DELEGATION, _delegation_rows(report))
+    elsewhere: dict[str, list[str]] = {}
+    for operation in report.operations:
+        if operation.reason and not operation.multiply_accumulates:
+            elsewhere.setdefault(operation.unit, []).append(f"`{operation.operation}`")
+    for unit, names in elsewhere.items():
+        lines += ["", f"Without multiply-accumulates, on {unit}: {', '.join(names)}."]
+    return lines
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

@@ -30,7 +30,9 @@ COUNTED_CONTEXT = 256
 PASS_TOKENS = 128
 """Tokens of a prompt in one pass, as `gemcore.session.PREFILL_CHUNK`."""
 
-_ATTENTION = ("attention", "attention_q8")
+ATTENTION = ("attention", "attention_q8")
+"""Operations whose work grows with the context."""
+
 _INTEGERS = ("qlinear",)
 """Operations whose products are of int8; the others multiply floats."""
 
@@ -193,7 +195,7 @@ def _time(
     spent = {_MEMORY: 0.0, _ARITHMETIC: 0.0}
     passes = math.ceil(tokens / PASS_TOKENS)
     for operation in operations:
-        attends = operation.operation in _ATTENTION
+        attends = operation.operation in ATTENTION
         share = context / COUNTED_CONTEXT if attends else 1.0
         rate = rates[0] if operation.operation in _INTEGERS else rates[1]
         # The head is computed for the last token of a prompt alone; it is one call among many of its kind,
