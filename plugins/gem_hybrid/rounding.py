@@ -78,19 +78,32 @@ def rounding_order(
         )
     diagonal = hessian.diagonal().double()
     order = _activation_order(diagonal, group)
-    turned = hessian.double()[order][:, order]
     # Nothing at all is known of weights whose inputs are all zero: they are rounded to nearest.
     unit = float(diagonal.mean()) or 1.0
     while damping < _MOST_DAMPING:
-        damped = turned + torch.eye(len(order), dtype=torch.float64) * (damping * unit)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not int(failed):
-            inverse = torch.cholesky_inverse(lower)
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not int(failed):
-                return RoundingOrder(hessian=hessian, order=order, factor=upper.float())
+        factor = _factor(hessian[order][:, order], damping * unit, damping >= LEAST_DAMPING)
+        if factor is not None:
+            return RoundingOrder(hessian=hessian, order=order, factor=factor)
         damping = max(10 * damping, 1e-6)
     raise UsageError("the calibration text gives activations too extreme to calibrate with")
+
+
+def _factor(turned: Tensor, damping: float, single: bool) -> Tensor | None:
+    """The upper Cholesky factor of the inverse of a matrix damped by so much; None where it has none.
+
+    With the order of rows and columns reversed, `H = LLᵀ`; that of `H⁻¹` is then `L⁻¹`, reversed back, and
+    takes one factorization and no inverse of `H`. Single precision is enough for a matrix that is
+    well damped.
+    """
+    kind = torch.float32 if single else torch.float64
+    eye = torch.eye(len(turned), dtype=kind)
+    lower, failed = torch.linalg.cholesky_ex((turned.to(kind) + damping * eye).flip(0, 1))
+    if int(failed):
+        return None
+    inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
+    if not bool(torch.isfinite(inverse).all()):
+        return None
+    return inverse.flip(0, 1).float().contiguous()
 
 
 def _activation_order(diagonal: Tensor, group: int) -> Tensor:
@@ -113,7 +126,9 @@ def round_calibrated(weight: Floats, prepared: RoundingOrder, scheme: Scheme) ->
     parts = []
     for start in range(0, len(weight), ROWS_AT_ONCE):
         piece = weight[start : start + ROWS_AT_ONCE]
-        parts += round_side_by_side(piece, prepared, [(scheme, quantize(piece, scheme))])
+        (found,) = round_side_by_side(piece, prepared, [scheme])
+        nearest = quantize(piece, scheme)
+        parts.append(_better_rows(piece, prepared.hessian, scheme, found, nearest))
     minima = [part.minima for part in parts if part.minima is not None]
     return Quantized(
         codes=np.concatenate([part.codes for part in parts]),
@@ -123,22 +138,21 @@ def round_calibrated(weight: Floats, prepared: RoundingOrder, scheme: Scheme) ->
 
 
 def round_side_by_side(
-    weight: Floats, prepared: RoundingOrder, wanted: Sequence[tuple[Scheme, Quantized]]
+    weight: Floats, prepared: RoundingOrder, schemes: Sequence[Scheme]
 ) -> list[Quantized]:
-    """As `round_calibrated` for several schemes, in little more time than one takes if rows are few.
+    """What GPTQ gives in several schemes, in little more time than one takes if rows are few.
 
     Args:
         weight: finite, `[out, in]`, at most `ROWS_AT_ONCE` rows.
         prepared: of its inputs, for groups of that size.
-        wanted: schemes of one group size, all with a minimum or all without, each with what rounding to
-            the nearest gives.
+        schemes: of one group size, all with a minimum or all without.
     """
-    rounded = _round_rows(torch.from_numpy(weight), prepared, [scheme for scheme, _ in wanted])
+    rounded = _round_rows(torch.from_numpy(weight), prepared, schemes)
     found = []
-    for place, (scheme, nearest) in enumerate(wanted):
+    for place, scheme in enumerate(schemes):
         codes, scales, minima = (part[place].numpy() for part in rounded)
-        ours = Quantized(codes=codes, scales=scales, minima=minima if scheme.has_minimum else None)
-        found.append(_better_rows(weight, prepared.hessian, scheme, ours, nearest))
+        minima = minima if scheme.has_minimum else None
+        found.append(Quantized(codes=codes, scales=scales, minima=minima))
     return found
 
 
