@@ -187,10 +187,17 @@ def _notes(plan: Plan, checkpoint: Checkpoint) -> list[str]:
     notes = [f"{plan.quantizer}: {size} bytes, {8 * size / weights:.3f} bits a weight"]
     if plan.kv_cache is not None:
         notes.append(f"KV cache {plan.kv_cache.scheme}: {plan.kv_cache.bytes} bytes")
+    if plan.beside:
+        words = "experts and their router" if _has_router(plan) else "experts"
+        notes.append(f"{words}: {sum(entry.bytes for entry in plan.beside)} bytes")
     expected = _expected(plan)
     if expected is not None:
         notes.append(f"expected KL {expected:.4g} nats a token")
     return notes
+
+
+def _has_router(plan: Plan) -> bool:
+    return any(entry.unit.startswith("router.") for entry in plan.beside)
 
 
 def _all_entries(plan: Plan) -> tuple[PlanEntry, ...]:
@@ -214,7 +221,7 @@ def _measured_words(divergence: Divergence) -> str:
 
 def _table(plan: Plan) -> list[str]:
     rows = [("weight", "precision", "bytes", "KL", "reason")]
-    for entry in _all_entries(plan):
+    for entry in (*_all_entries(plan), *plan.beside):
         error = "-" if entry.expected_error is None else f"{entry.expected_error:.2e}"
         rows.append((entry.unit, entry.scheme, str(entry.bytes), error, entry.reason))
     a, b, c, d = (max(len(row[i]) for row in rows) for i in range(4))

@@ -104,8 +104,8 @@ def layer_stages(
 ) -> Generator[tuple[str, list[Tensor]], None, list[Tensor]]:
     """`run_layer` in float32, halting before each linear layer; returns what that returns.
 
-    Yields the end of the unit's name and what the unit reads of each window, `[tokens, in]`. The unit's weight
-    may be replaced before the generator goes on: what comes behind is then of the new one.
+    Yields the end of the unit's name and what the unit reads of each window, `[tokens, in]`. The unit's
+    weight may be replaced before the generator goes on: what comes behind is then of the new one.
     """
     one = attrs.evolve(config, layers=1)
     attention, feed_forward = layer.attention, layer.feed_forward
