@@ -48,6 +48,10 @@ SECONDS_TO_LOSE = 5.0
 ROWS = 128
 """Rows of a weight that are rounded to estimate the error of all, which do not depend on each other."""
 
+DAMPING_FACTOR = 3.0
+"""See `damping_for`: more than weights are rounded with, since the table is made without descent behind
+GPTQ, in half the time."""
+
 KV_CACHE = "kv_cache"
 """What the keys and values are called among the weights."""
 
@@ -133,7 +137,7 @@ def measure_choices(
             terms=terms,
             hessian=rounding_hessian(rounding),
             calibrated=calibrated,
-            damping=damping_for(by_name[name].shape[1], tokens, damping),
+            damping=damping_for(by_name[name].shape[1], tokens, damping, DAMPING_FACTOR),
         )
         found[name] = _choices(checkpoint, by_name[name], schemes, rounder)
         if time.monotonic() - written > SECONDS_TO_LOSE:
