@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,8 @@ def quantize(
 
     Nothing is compiled: gem compile --quantizer hybrid:plan=PLAN.toml does that with the plan.
     """
+    # Before torch comes: beside other work, threads that wait in a loop take more time than they give.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gem_hybrid.plan_file import write_plan
     from gemcore.cli.display import StepDisplay
     from gemcore.models.sources import load_checkpoint

@@ -22,7 +22,7 @@ from gem_hybrid.rounding import (
     rounding_order,
     row_errors,
 )
-from gem_hybrid.states import Windows
+from gem_hybrid.states import Windows, one_thread
 from gem_hybrid.statistics import (
     Term,
     measure_importance,
@@ -139,7 +139,8 @@ def measure_choices(
             calibrated=calibrated,
             damping=damping_for(by_name[name].shape[1], tokens, damping, DAMPING_FACTOR),
         )
-        found[name] = _choices(checkpoint, by_name[name], schemes, rounder)
+        with one_thread():
+            found[name] = _choices(checkpoint, by_name[name], schemes, rounder)
         if time.monotonic() - written > SECONDS_TO_LOSE:
             _write(partial, [found[unit.name] for unit in ordered if unit.name in found])
             written = time.monotonic()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -140,6 +141,17 @@ def finish(stages: Generator[object, None, list[Tensor]]) -> list[Tensor]:
         except StopIteration as end:
             found: list[Tensor] = end.value
             return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch uses one thread: small operations take longer if they must wait for a second."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def rotation_of(config: ModelConfig) -> Tensor:

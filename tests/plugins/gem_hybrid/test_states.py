@@ -8,6 +8,7 @@ from gem_hybrid.states import (
     float_layer,
     layer_stages,
     module_of,
+    one_thread,
     rotation_of,
     run_layer,
     set_weight,
@@ -59,3 +60,10 @@ def test_a_weight_that_is_replaced_counts_from_then_on(checkpoint):
         module = module_of(layer, unit)
         set_weight(module, 0.5 * module.weight)
     torch.testing.assert_close(finish(stages), run_layer(layer, config, rotation, states))
+
+
+def test_one_thread_is_for_a_while():
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
