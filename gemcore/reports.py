@@ -37,12 +37,14 @@ class Plan:
         skipped: weights that did not get the scheme that was asked for, and why.
         kv_cache: the scheme of keys and values, where the quantizer chooses that, too; its bytes are those
             of as many tokens as it was asked to count.
+        beside: what counts in a budget and has no choice of precision: experts and their router.
     """
 
     quantizer: str
     entries: tuple[PlanEntry, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     kv_cache: PlanEntry | None = None
+    beside: tuple[PlanEntry, ...] = ()
 
     def schemes(self) -> dict[str, str]:
         """Unit name to scheme name."""

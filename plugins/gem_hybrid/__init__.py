@@ -36,6 +36,11 @@ OPTIONS = (
         minimum=1,
         help="tokens whose keys and values count; as many as the model can attend to, if not given",
     ),
+    Option(
+        name="experts",
+        type=str,
+        help="a set of experts that counts in the budget, with its router: its name or folder",
+    ),
     Option(name="calibration", type=str, help="a text file (or .jsonl); else GEM's own short text"),
     Option(
         name="tokens", type=int, default=8192, minimum=512, help="calibration tokens used at most"

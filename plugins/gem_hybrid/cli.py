@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,8 @@ def quantize(
 
     Nothing is compiled: gem compile --quantizer hybrid:plan=PLAN.toml does that with the plan.
     """
+    # Before torch comes: beside other work, threads that wait in a loop take more time than they give.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gem_hybrid.plan_file import write_plan
     from gemcore.cli.display import StepDisplay
     from gemcore.models.sources import load_checkpoint
@@ -187,10 +190,17 @@ def _notes(plan: Plan, checkpoint: Checkpoint) -> list[str]:
     notes = [f"{plan.quantizer}: {size} bytes, {8 * size / weights:.3f} bits a weight"]
     if plan.kv_cache is not None:
         notes.append(f"KV cache {plan.kv_cache.scheme}: {plan.kv_cache.bytes} bytes")
+    if plan.beside:
+        words = "experts and their router" if _has_router(plan) else "experts"
+        notes.append(f"{words}: {sum(entry.bytes for entry in plan.beside)} bytes")
     expected = _expected(plan)
     if expected is not None:
         notes.append(f"expected KL {expected:.4g} nats a token")
     return notes
+
+
+def _has_router(plan: Plan) -> bool:
+    return any(entry.unit.startswith("router.") for entry in plan.beside)
 
 
 def _all_entries(plan: Plan) -> tuple[PlanEntry, ...]:
@@ -214,7 +224,7 @@ def _measured_words(divergence: Divergence) -> str:
 
 def _table(plan: Plan) -> list[str]:
     rows = [("weight", "precision", "bytes", "KL", "reason")]
-    for entry in _all_entries(plan):
+    for entry in (*_all_entries(plan), *plan.beside):
         error = "-" if entry.expected_error is None else f"{entry.expected_error:.2e}"
         rows.append((entry.unit, entry.scheme, str(entry.bytes), error, entry.reason))
     a, b, c, d = (max(len(row[i]) for row in rows) for i in range(4))

@@ -1,12 +1,12 @@
-"""Packing with calibrated rounding, layer by layer: each layer is calibrated on what it will really read.
+"""Packing with calibrated rounding: each weight is calibrated on what it will really read.
 
-The calibration text runs through the layers that are rounded already, so that a layer makes up for what
-those before it have lost.
+The calibration text runs through the weights that are rounded already, so that a weight makes up for what
+those before it have lost, also those of its own layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -18,14 +18,15 @@ from gem_hybrid.rounding import damping_for, round_calibrated, rounding_order
 from gem_hybrid.sensitivity import embedding_hessian, lossless
 from gem_hybrid.states import (
     final_norm,
+    finish,
     float_layer,
+    layer_stages,
     module_of,
     rotation_of,
-    run_layer,
     set_weight,
     units_of_layer,
 )
-from gem_hybrid.statistics import add_squares, mean_square
+from gem_hybrid.statistics import mean_square
 from gem_hybrid.unfinished import UnfinishedWeights
 from gemcore.errors import FormatError, GemError
 from gemcore.models.checkpoint import Checkpoint
@@ -69,7 +70,8 @@ class CalibratedPacker:
         self._place = {unit.name: i for i, unit in enumerate(units)}
         self._states: list[Tensor] = []
         self._layer: Any = None
-        self._hessians: dict[str, Tensor] = {}
+        self._stages: Generator[tuple[str, list[Tensor]], None, list[Tensor]] | None = None
+        self._read: list[Tensor] = []
         self._kept = kept
 
     def __call__(
@@ -77,8 +79,8 @@ class CalibratedPacker:
     ) -> tuple[npt.NDArray[Any], bool]:
         """One packed weight, and whether it holds exactly what the file holds."""
         place, reading = self._place[unit.name], unit.name not in (EMBEDDING, HEAD)
-        if reading and self._layer is None and place <= self._last:
-            self._enter(int(unit.name.split(".")[1]))
+        if reading and place <= self._last:
+            self._enter(unit)
         found = None if self._kept is None else self._kept.read(unit, scheme)
         if unit.name in self._rounded and found is not None:
             packed, exact = found, False
@@ -105,40 +107,26 @@ class CalibratedPacker:
             return embedding_hessian(self._checkpoint, self._calibration)
         if unit.name == HEAD:
             return mean_square(final_norm(self._checkpoint, self._states))
-        return self._hessians.pop(unit.name)
+        return mean_square(self._read)
 
-    def _enter(self, index: int) -> None:
-        """Read a layer's float weights, and see what each of them is given to read."""
-        config = self._checkpoint.config
-        units = units_of_layer(config, index)
-        weights = {u.name: torch.from_numpy(float_unit(self._checkpoint, u)) for u in units}
-        self._layer = float_layer(self._checkpoint, index, weights)
-        handles, sums = [], {}
-        for unit in units:
-            if unit.name not in self._rounded or self._has(unit):
-                continue
-            sums[unit.name] = torch.zeros(unit.shape[1], unit.shape[1])
-            module = module_of(self._layer, unit)
-            handles.append(module.register_forward_pre_hook(add_squares(sums[unit.name])))
-        if not sums:
-            return
-        run_layer(self._layer, config, rotation_of(config), self._states)
-        for handle in handles:
-            handle.remove()
-        tokens = sum(map(len, self._states))
-        self._hessians = {name: total / tokens for name, total in sums.items()}
-
-    def _has(self, unit: WeightUnit) -> bool:
-        scheme = get_scheme(self._schemes[unit.name])
-        return self._kept is not None and self._kept.read(unit, scheme) is not None
+    def _enter(self, unit: WeightUnit) -> None:
+        """See what a unit is given to read; before a layer's first one, take the layer's float weights."""
+        config, index = self._checkpoint.config, int(unit.name.split(".")[1])
+        if self._stages is None:
+            units = units_of_layer(config, index)
+            weights = {u.name: torch.from_numpy(float_unit(self._checkpoint, u)) for u in units}
+            self._layer = float_layer(self._checkpoint, index, weights)
+            self._stages = layer_stages(self._layer, config, rotation_of(config), self._states)
+        name, self._read = next(self._stages)
+        assert unit.name == f"layers.{index}.{name}", "units come in the order of a token"
 
     def _advance(self, unit: WeightUnit, weight: Tensor) -> None:
-        """Take over a weight as it was rounded; behind a layer's last one, run the layer."""
+        """Take over a weight as it was rounded; behind a layer's last one, leave the layer."""
         if unit.name == EMBEDDING:
             self._states = [weight[torch.tensor(window)] for window in self._windows]
             return
         set_weight(module_of(self._layer, unit), weight)
-        if unit.name.endswith(".feed_forward.down"):
-            config = self._checkpoint.config
-            self._states = run_layer(self._layer, config, rotation_of(config), self._states)
-            self._layer = None
+        if self._stages is not None and unit.name.endswith(".feed_forward.down"):
+            self._states = finish(self._stages)
+            self._layer = self._stages = None
+            self._read = []

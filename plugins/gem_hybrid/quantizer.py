@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from gem_hybrid.beside import beside_weights, set_bytes
 from gem_hybrid.cache_precision import AUTO, cache_choices
 from gem_hybrid.calibration import Calibration, calibrate_on, calibration_text, read_calibration
 from gem_hybrid.limits import Limit, read_bytes, read_limit, read_schemes
@@ -37,6 +38,7 @@ class HybridQuantizer:
         device, bandwidth: what a latency is meant on: a target, and the bytes a second of its memory.
         kv_cache: scheme of keys and values, `auto` for a choice; None leaves it out of the plan.
         context: tokens whose keys and values count.
+        experts: a set whose bytes count in the budget; None for no experts.
         schemes: precisions to choose among.
         calibration_path: a text file; None for GEM's own text.
         tokens: to calibrate with at most.
@@ -54,6 +56,7 @@ class HybridQuantizer:
     bandwidth: str | None = None
     kv_cache: str | None = None
     context: int | None = None
+    experts: str | None = None
     schemes: tuple[str, ...]
     calibration_path: str | None = None
     tokens: int = 8192
@@ -83,6 +86,9 @@ class HybridQuantizer:
                 )
             return plan
         limit = self.limit(checkpoint, budget)
+        beside = () if self.experts is None else beside_weights(checkpoint, self.experts)
+        if limit.bytes is not None and self.bits is None:
+            limit = _less(limit, sum(entry.bytes for entry in beside))
         speed = None if limit.seconds is None else device_speed(self.device, self.bandwidth)
         table = self.choices(checkpoint, calibration)
         cache = self.cache(checkpoint, calibration)
@@ -94,7 +100,7 @@ class HybridQuantizer:
                 limit = attrs.evolve(limit, bytes=limit.bytes + size)
         if speed is not None:
             table = with_seconds(table, checkpoint.config, speed)
-        return make_plan(table, limit, self.words)
+        return attrs.evolve(make_plan(table, limit, self.words), beside=beside)
 
     def apply(
         self, checkpoint: Checkpoint, plan: Plan, progress: Progress | None = None
@@ -186,6 +192,8 @@ class HybridQuantizer:
         digest = hashlib.sha256(f"{VERSION}".encode())
         if self.latency is not None:
             digest.update(repr(device_speed(self.device, self.bandwidth)).encode())
+        if self.experts is not None:
+            digest.update(repr(set_bytes(self.experts)).encode())
         try:
             if self.plan_path is not None:
                 digest.update(self.plan_path.read_bytes())
@@ -196,6 +204,20 @@ class HybridQuantizer:
         except OSError as error:
             raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
         return digest.hexdigest()
+
+
+def _less(limit: Limit, used: int) -> Limit:
+    """A limit of bytes, of which so many are used by what stands beside the weights."""
+    assert limit.bytes is not None
+    if not used:
+        return limit
+    if limit.bytes <= used:
+        raise UsageError(
+            f"quantizer 'hybrid': {limit.words} allows {limit.bytes} bytes, but the experts and their "
+            f"router alone take {used}: allow more, or fewer experts"
+        )
+    words = f"{limit.words}, less {used} of experts and their router,"
+    return attrs.evolve(limit, bytes=limit.bytes - used, words=words)
 
 
 def hybrid(
@@ -210,6 +232,7 @@ def hybrid(
     schemes: str | None,
     kv_cache: str | None = None,
     context: int | None = None,
+    experts: str | None = None,
     calibration: str | None,
     tokens: int,
     rounding: str,
@@ -223,7 +246,8 @@ def hybrid(
     """
     limits = {"budget": budget, "bits": bits, "max_kl": max_kl, "latency": latency}
     read_limit(budget, bits, max_kl, 1, latency)
-    given = [name for name, value in (limits | {"kv_cache": kv_cache}).items() if value is not None]
+    extra = limits | {"kv_cache": kv_cache, "experts": experts}
+    given = [name for name, value in extra.items() if value is not None]
     if plan is not None and given:
         raise UsageError(f"quantizer 'hybrid': give a plan or {given[0]}, not both")
     if latency is None and (device is not None or bandwidth is not None):
@@ -250,6 +274,7 @@ def hybrid(
         "schemes": schemes,
         "kv_cache": kv_cache,
         "context": context,
+        "experts": experts,
         "calibration": calibration,
         "tokens": None if tokens == 8192 else tokens,
         "rounding": None if rounding == "calibrated" else rounding,
@@ -265,6 +290,7 @@ def hybrid(
         bandwidth=bandwidth,
         kv_cache=kv_cache,
         context=context,
+        experts=experts,
         plan_path=None if plan is None else Path(plan).expanduser(),
         schemes=read_schemes(schemes),
         calibration_path=calibration,

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gem_hybrid.grid import Grid, make_grid, nearest_codes, reciprocal
+from gem_hybrid.refining import refine
 from gemcore.errors import UsageError
 from gemcore.packing import Quantized, dequantize, quantize
 from gemcore.schemes import GROUP, Scheme
@@ -25,8 +27,10 @@ from gemcore.schemes import GROUP, Scheme
 LEAST_DAMPING = 0.05
 """What is added to the Hessian's diagonal at least, in parts of its mean."""
 
+PASSES = 2
+"""Of coordinate descent behind GPTQ."""
+
 ROWS_AT_ONCE = 8192
-CANDIDATES = 9
 _MOST_DAMPING = 1e4
 
 Floats = npt.NDArray[np.float32]
@@ -40,23 +44,25 @@ class RoundingOrder:
         hessian: float32 `[in, in]`, the mean of `x xᵀ`, not damped.
         order: int64 `[in]`, columns in the order of their rounding; those of a group are side by side.
         factor: float32 `[in, in]` in that order, the upper Cholesky factor of the damped inverse.
+        damping: what was added to the diagonal for that.
     """
 
     hessian: Tensor
     order: Tensor
     factor: Tensor
+    damping: float
 
 
-def damping_for(inputs: int, tokens: int, asked: float | None = None) -> float:
-    """The damping of a weight: what was asked for, or three times inputs over tokens, at most 1.
+def damping_for(inputs: int, tokens: int, asked: float | None = None, factor: float = 1.5) -> float:
+    """The damping of a weight: what was asked for, or a factor times inputs over tokens, at most 1.
 
     A Hessian of few tokens has directions that look as if nothing ever came from there. Rounding would move
-    its errors into them, and other text finds them there. On held-out text, a factor of about three did best
-    for weights of every kind, and a half or twice as much hardly worse.
+    its errors into them, and other text finds them there. On held-out text, factors from one to three
+    did best for weights of every kind.
     """
     if asked is not None:
         return asked
-    return min(1.0, max(LEAST_DAMPING, 3 * inputs / max(1, tokens)))
+    return min(1.0, max(LEAST_DAMPING, factor * inputs / max(1, tokens)))
 
 
 def rounding_order(
@@ -78,19 +84,34 @@ def rounding_order(
         )
     diagonal = hessian.diagonal().double()
     order = _activation_order(diagonal, group)
-    turned = hessian.double()[order][:, order]
     # Nothing at all is known of weights whose inputs are all zero: they are rounded to nearest.
     unit = float(diagonal.mean()) or 1.0
     while damping < _MOST_DAMPING:
-        damped = turned + torch.eye(len(order), dtype=torch.float64) * (damping * unit)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not int(failed):
-            inverse = torch.cholesky_inverse(lower)
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not int(failed):
-                return RoundingOrder(hessian=hessian, order=order, factor=upper.float())
+        factor = _factor(hessian[order][:, order], damping * unit, damping >= LEAST_DAMPING)
+        if factor is not None:
+            return RoundingOrder(
+                hessian=hessian, order=order, factor=factor, damping=damping * unit
+            )
         damping = max(10 * damping, 1e-6)
     raise UsageError("the calibration text gives activations too extreme to calibrate with")
+
+
+def _factor(turned: Tensor, damping: float, single: bool) -> Tensor | None:
+    """The upper Cholesky factor of the inverse of a matrix damped by so much; None where it has none.
+
+    With the order of rows and columns reversed, `H = LLᵀ`; that of `H⁻¹` is then `L⁻¹`, reversed back, and
+    takes one factorization and no inverse of `H`. Single precision is enough for a matrix that is
+    well damped.
+    """
+    kind = torch.float32 if single else torch.float64
+    eye = torch.eye(len(turned), dtype=kind)
+    lower, failed = torch.linalg.cholesky_ex((turned.to(kind) + damping * eye).flip(0, 1))
+    if int(failed):
+        return None
+    inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
+    if not bool(torch.isfinite(inverse).all()):
+        return None
+    return inverse.flip(0, 1).float().contiguous()
 
 
 def _activation_order(diagonal: Tensor, group: int) -> Tensor:
@@ -113,7 +134,9 @@ def round_calibrated(weight: Floats, prepared: RoundingOrder, scheme: Scheme) ->
     parts = []
     for start in range(0, len(weight), ROWS_AT_ONCE):
         piece = weight[start : start + ROWS_AT_ONCE]
-        parts += round_side_by_side(piece, prepared, [(scheme, quantize(piece, scheme))])
+        nearest = quantize(piece, scheme)
+        (found,) = round_side_by_side(piece, prepared, [scheme], PASSES)
+        parts.append(_better_rows(piece, prepared.hessian, scheme, found, nearest))
     minima = [part.minima for part in parts if part.minima is not None]
     return Quantized(
         codes=np.concatenate([part.codes for part in parts]),
@@ -123,22 +146,22 @@ def round_calibrated(weight: Floats, prepared: RoundingOrder, scheme: Scheme) ->
 
 
 def round_side_by_side(
-    weight: Floats, prepared: RoundingOrder, wanted: Sequence[tuple[Scheme, Quantized]]
+    weight: Floats, prepared: RoundingOrder, schemes: Sequence[Scheme], passes: int = 0
 ) -> list[Quantized]:
-    """As `round_calibrated` for several schemes, in little more time than one takes if rows are few.
+    """What GPTQ gives in several schemes, in little more time than one takes if rows are few.
 
     Args:
         weight: finite, `[out, in]`, at most `ROWS_AT_ONCE` rows.
         prepared: of its inputs, for groups of that size.
-        wanted: schemes of one group size, all with a minimum or all without, each with what rounding to
-            the nearest gives.
+        schemes: of one group size, all with a minimum or all without.
+        passes: of coordinate descent behind it.
     """
-    rounded = _round_rows(torch.from_numpy(weight), prepared, [scheme for scheme, _ in wanted])
+    rounded = _round_rows(torch.from_numpy(weight), prepared, schemes, passes)
     found = []
-    for place, (scheme, nearest) in enumerate(wanted):
+    for place, scheme in enumerate(schemes):
         codes, scales, minima = (part[place].numpy() for part in rounded)
-        ours = Quantized(codes=codes, scales=scales, minima=minima if scheme.has_minimum else None)
-        found.append(_better_rows(weight, prepared.hessian, scheme, ours, nearest))
+        minima = minima if scheme.has_minimum else None
+        found.append(Quantized(codes=codes, scales=scales, minima=minima))
     return found
 
 
@@ -170,51 +193,11 @@ def row_errors(weight: Floats, rounded: Floats, hessian: Tensor) -> npt.NDArray[
     return errors
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class _Grid:
-    """Which codes there are, less the offset, for rows that lie side by side: numbers, or float32 `[rows]`.
-
-    Attributes:
-        low, high: the lowest and the highest code; with a minimum the lowest is 0.
-        affine: groups have a minimum.
-        group: columns that share a scale.
-        shrinks: of each candidate, the part of the extremes that its grid covers.
-    """
-
-    low: Tensor | float
-    high: Tensor | float
-    affine: bool
-    group: int
-    shrinks: tuple[Tensor | float, ...]
-
-
-def _grid(schemes: Sequence[Scheme], rows: int) -> _Grid:
-    """The grid of `rows` rows for each of the schemes, one scheme after the other."""
-    lows = [float(_lowest(scheme) - scheme.offset) for scheme in schemes]
-    highs = [float(2**scheme.bits - 1 - scheme.offset) for scheme in schemes]
-    ends = [1 - 2 ** (-scheme.bits / 2) for scheme in schemes]
-    parts = [i / (CANDIDATES - 1) for i in range(CANDIDATES)]
-    shrinks = [[1 - part * (1 - end) for end in ends] for part in parts]
-
-    def spread(values: list[float]) -> Tensor | float:
-        if len(values) == 1:
-            return values[0]
-        return torch.tensor(values).repeat_interleave(rows)
-
-    return _Grid(
-        low=spread(lows),
-        high=spread(highs),
-        affine=schemes[0].has_minimum,
-        group=schemes[0].group,
-        shrinks=tuple(spread(each) for each in shrinks),
-    )
-
-
 def _round_rows(
-    weight: Tensor, prepared: RoundingOrder, schemes: Sequence[Scheme]
+    weight: Tensor, prepared: RoundingOrder, schemes: Sequence[Scheme], passes: int
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """For each scheme codes uint8 `[rows, in]`, scales and minima float16 `[rows, in / group]`."""
-    order, factor, grid = prepared.order, prepared.factor, _grid(schemes, len(weight))
+    order, factor, grid = prepared.order, prepared.factor, make_grid(schemes, len(weight))
     size = grid.group
     # [in, rows]: one column is one piece of memory.
     columns = weight.T[order].repeat(1, len(schemes)).contiguous()
@@ -230,10 +213,10 @@ def _round_rows(
         scale, minimum = _search(block, importance[start:end], grid)
         scales[group], minima[group] = scale, minimum
         step, low = scale.float(), minimum.float()
-        inverse = _inverse(step)
+        inverse = reciprocal(step)
         losses = torch.empty_like(block)
         for i in range(size):
-            code = _codes(block[i], inverse, low, grid)
+            code = nearest_codes(block[i], inverse, low, grid)
             codes[places[start + i]] = code
             lost = torch.sub(block[i], code.mul_(step), out=losses[i])
             if grid.affine:
@@ -243,6 +226,10 @@ def _round_rows(
                 block[i + 1 :].addr_(part[i, i + 1 :], lost, alpha=-1)
         if end < inputs:
             columns[end:].addmm_(factor[start:end, end:].T, losses, alpha=-1)
+    if passes:
+        whole = weight.T.repeat(1, len(schemes)).contiguous()
+        damped = prepared.hessian + prepared.damping * torch.eye(inputs)
+        refine(whole, codes, scales, minima, damped, grid, passes)
     found: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
     each = rows // len(schemes)
     for i, scheme in enumerate(schemes):
@@ -264,21 +251,21 @@ def search_scales(values: Tensor, importance: Tensor, scheme: Scheme) -> tuple[T
         importance: float32 `[group]`, weights of the squared errors.
         scheme: a scheme with groups.
     """
-    return _search(values, importance, _grid([scheme], values.shape[1]))
+    return _search(values, importance, make_grid([scheme], values.shape[1]))
 
 
-def _search(values: Tensor, importance: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
+def _search(values: Tensor, importance: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     best: tuple[Tensor, Tensor, Tensor] | None = None
     means = importance @ values
     for start, start_low in _starts(values, grid):
         scale, low = start.half(), start_low.half()
         step, minimum = scale.float(), low.float()
-        codes = _codes(values, _inverse(step), minimum, grid)
+        codes = nearest_codes(values, reciprocal(step), minimum, grid)
         best = _best(best, _error(values, codes, importance, step, minimum, grid), scale, low)
         step, minimum = _fit(values, codes, importance, means, step, minimum, grid)
         scale, low = step.half(), minimum.half()
         step, minimum = scale.float(), low.float()
-        codes = _codes(values, _inverse(step), minimum, grid)
+        codes = nearest_codes(values, reciprocal(step), minimum, grid)
         best = _best(best, _error(values, codes, importance, step, minimum, grid), scale, low)
     assert best is not None
     return best[1], best[2]
@@ -297,7 +284,7 @@ def _best(
     )
 
 
-def _starts(values: Tensor, grid: _Grid) -> Iterator[tuple[Tensor, Tensor]]:
+def _starts(values: Tensor, grid: Grid) -> Iterator[tuple[Tensor, Tensor]]:
     """Scales and minima to begin with, each float32 `[rows]`."""
     if grid.affine:
         low, high = values.amin(0), values.amax(0)
@@ -320,7 +307,7 @@ def _fit(
     means: Tensor,
     scale: Tensor,
     minimum: Tensor,
-    grid: _Grid,
+    grid: Grid,
 ) -> tuple[Tensor, Tensor]:
     """Least squares for given codes; where they do not settle it, what was there before."""
     products, squares = importance @ (codes * values), importance @ codes.square()
@@ -339,28 +326,10 @@ def _fit(
 
 
 def _error(
-    values: Tensor, codes: Tensor, importance: Tensor, step: Tensor, minimum: Tensor, grid: _Grid
+    values: Tensor, codes: Tensor, importance: Tensor, step: Tensor, minimum: Tensor, grid: Grid
 ) -> Tensor:
     lost = torch.addcmul(values, codes, step[None], value=-1)
     if grid.affine:
         lost.sub_(minimum)
     # A scale too large for float16 never wins.
     return (importance @ lost.square_()).nan_to_num_(torch.inf)
-
-
-def _codes(values: Tensor, inverse: Tensor, minimum: Tensor, grid: _Grid) -> Tensor:
-    """The nearest codes, less the offset."""
-    codes = (values - minimum).mul_(inverse) if grid.affine else values * inverse
-    codes.round_()
-    if isinstance(grid.low, Tensor) and isinstance(grid.high, Tensor):
-        return torch.clamp(codes, grid.low, grid.high, out=codes)
-    return codes.clamp_(float(grid.low), float(grid.high))
-
-
-def _inverse(scale: Tensor) -> Tensor:
-    return torch.where(scale != 0, 1 / torch.where(scale != 0, scale, 1.0), 0.0)
-
-
-def _lowest(scheme: Scheme) -> int:
-    """The lowest code: with 8 bits and no minimum the grid is symmetric, as it is to the nearest."""
-    return 1 if scheme.bits == 8 and scheme.offset else 0

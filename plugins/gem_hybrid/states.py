@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -97,6 +98,60 @@ def run_layer(
             y, _ = layer(x, rotation, causal_placement(0, tokens), cache, None, None)
             found.append(y)
     return found
+
+
+def layer_stages(
+    layer: Any, config: ModelConfig, rotation: Tensor, states: Sequence[Tensor]
+) -> Generator[tuple[str, list[Tensor]], None, list[Tensor]]:
+    """`run_layer` in float32, halting before each linear layer; returns what that returns.
+
+    Yields the end of the unit's name and what the unit reads of each window, `[tokens, in]`. The unit's
+    weight may be replaced before the generator goes on: what comes behind is then of the new one.
+    """
+    one = attrs.evolve(config, layers=1)
+    attention, feed_forward = layer.attention, layer.feed_forward
+    with torch.no_grad():
+        hidden = [layer.attention_norm(x) for x in states]
+    yield "attention.qkv", hidden
+    context = []
+    with torch.no_grad():
+        for x in hidden:
+            tokens = len(x)
+            placement = causal_placement(0, tokens)
+            cache = new_caches(one, -(-tokens // KEY_BLOCK) * KEY_BLOCK, torch.float32)[0]
+            queries = layer.append(attention["qkv"](x), rotation, placement, *cache, layer.heads)
+            context.append(layer.attend(queries, *cache, placement))
+    yield "attention.out", context
+    with torch.no_grad():
+        states = [x + attention["out"](y) for x, y in zip(states, context, strict=True)]
+        hidden = [layer.feed_forward_norm(x) for x in states]
+    yield "feed_forward.gate_up", hidden
+    with torch.no_grad():
+        hidden = [float_ops.silu_mul(feed_forward["gate_up"](x)) for x in hidden]
+    yield "feed_forward.down", hidden
+    with torch.no_grad():
+        return [x + feed_forward["down"](y) for x, y in zip(states, hidden, strict=True)]
+
+
+def finish(stages: Generator[object, None, list[Tensor]]) -> list[Tensor]:
+    """Run a generator of `layer_stages` to its end, and return what it returns."""
+    while True:
+        try:
+            next(stages)
+        except StopIteration as end:
+            found: list[Tensor] = end.value
+            return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch uses one thread: small operations take longer if they must wait for a second."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def rotation_of(config: ModelConfig) -> Tensor:

@@ -17,7 +17,7 @@ tokens that it stands for; how often they come is what the model itself expects,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import attrs
 import torch
@@ -26,10 +26,10 @@ from torch import Tensor
 from gem_hybrid.states import (
     Windows,
     final_norm,
+    finish,
     float_layer,
-    module_of,
+    layer_stages,
     rotation_of,
-    run_layer,
     units_of_layer,
 )
 from gemcore.models.cache_layout import KEY_BLOCK
@@ -170,20 +170,12 @@ def measure_inputs(
         units = units_of_layer(config, index)
         weights = {u.name: torch.from_numpy(float_unit(checkpoint, u)) for u in units}
         layer = float_layer(checkpoint, index, weights)
-        found: dict[str, list[Tensor]] = {u.name: [] for u in units if u.name in wanted}
-        for i, each in enumerate(states):
-            handles = []
-            for unit in units:
-                if unit.name in found:
-                    found[unit.name].append(torch.zeros(unit.shape[1], unit.shape[1]))
-                    hook = add_squares(found[unit.name][-1])
-                    handles.append(module_of(layer, unit).register_forward_pre_hook(hook))
-            states[i] = run_layer(layer, config, rotation, each)
-            for handle in handles:
-                handle.remove()
-        for name, totals in found.items():
-            counts = [sum(map(len, each)) for each in states]
-            yield name, [total / count for total, count in zip(totals, counts, strict=True)]
+        runs = [layer_stages(layer, config, rotation, each) for each in states]
+        for unit in units:
+            read = [next(run)[1] for run in runs]
+            if unit.name in wanted:
+                yield unit.name, [mean_square(each) for each in read]
+        states = [finish(run) for run in runs]
     head = EMBEDDING if config.tied_head else HEAD
     if head in wanted:
         yield head, [mean_square(final_norm(checkpoint, each)) for each in states]
@@ -191,17 +183,10 @@ def measure_inputs(
 
 def mean_square(states: Sequence[Tensor]) -> Tensor:
     """The mean of `x xᵀ` over all tokens of windows `[tokens, in]`: float32 `[in, in]`."""
-    total = torch.stack([x.T @ x for x in states]).sum(0)
-    return total / sum(map(len, states))
-
-
-def add_squares(total: Tensor) -> Callable[[object, tuple[Tensor, ...]], None]:
-    """A hook of a linear layer that adds the `x xᵀ` of what it reads to `total`."""
-
-    def hook(module: object, inputs: tuple[Tensor, ...]) -> None:
-        total.addmm_(inputs[0].T, inputs[0])
-
-    return hook
+    total = torch.zeros(states[0].shape[1], states[0].shape[1])
+    for x in states:
+        total.addmm_(x.T, x)
+    return total.div_(sum(map(len, states)))
 
 
 def _listen(squares: _Squares) -> object:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gem_hybrid.rounding import (
     damping_for,
     round_calibrated,
+    round_side_by_side,
     rounding_order,
     row_errors,
     search_scales,
@@ -39,7 +40,7 @@ def test_error_is_far_below_round_to_nearest(name):
     ours = row_errors(weight, dequantize(found, scheme), hessian)
     theirs = row_errors(weight, dequantize(quantize(weight, scheme), scheme), hessian)
     assert (ours <= theirs).all()
-    assert ours.sum() < 0.6 * theirs.sum()
+    assert ours.sum() < 0.55 * theirs.sum()
 
 
 @pytest.mark.parametrize("name", GROUPED)
@@ -63,7 +64,7 @@ def test_codes_are_those_of_optimal_brain_quantization(name):
     scheme, inputs = get_scheme(name), get_scheme(name).group
     weight, hessian = weights(8, inputs), correlated(inputs)
     order = rounding_order(hessian, 0.01, group=scheme.group)
-    found = round_calibrated(weight, order, scheme)
+    (found,) = round_side_by_side(weight, order, [scheme])
     scale = found.scales[:, 0].astype(np.float64)
     low = np.zeros(8) if found.minima is None else found.minima[:, 0].astype(np.float64)
     damped = hessian.double().numpy() + 0.01 * float(hessian.diagonal().mean()) * np.eye(inputs)
@@ -78,14 +79,14 @@ def test_codes_are_those_of_optimal_brain_quantization(name):
         current[:, left] -= np.outer(loss, inverse[place] / inverse[place, place])
         codes[:, column] = code
         left.remove(column)
-    # Rows where to the nearest was better are not GPTQ's; ties may fall either way.
+    # Ties may fall either way.
     agree = (codes == found.codes).mean(axis=1)
     assert (agree > 0.95).sum() >= 6
 
 
 @pytest.mark.parametrize("name", GROUPED)
 @given(st.lists(st.floats(-1e4, 1e4, width=32, allow_subnormal=False), min_size=64, max_size=64))
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_searched_scales_are_finite_and_no_worse_than_the_extremes(name, values):
     scheme = get_scheme(name)
     column = torch.tensor(values[: scheme.group], dtype=torch.float32)[:, None]
@@ -131,6 +132,7 @@ def test_what_is_not_finite_is_refused():
 
 def test_damping_is_less_the_more_text_there_is():
     assert damping_for(576, 8192, 0.5) == 0.5
-    assert damping_for(1024, 8192) == 0.375
+    assert damping_for(1024, 8192) == 0.1875
+    assert damping_for(1024, 8192, factor=3) == 0.375
     assert damping_for(1024, 100) == 1.0
     assert damping_for(64, 10**6) == 0.05
