@@ -75,6 +75,7 @@ def test_the_report_says_what_hvx_does(wide_bundles):
 
 
 @needs_tools
+@pytest.mark.slow
 def test_a_router_runs_there_as_well(tiny, routed_parts, routed_bundle, tmp_path):
     there = compile_bundle(tiny, npu_parts(routed_parts), tmp_path / "npu.gem")
     wanted, found = (
