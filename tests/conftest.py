@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -15,11 +17,15 @@ from gem_general.none import GeneralPath
 from gem_host.target import HostTarget
 from gem_models.pypi import MODELS, ensure_model
 from gem_uniform.quantizer import q4a_g32
+from gemcore import plugins
 from gemcore.build import BuildParts, compile_bundle
 from gemcore.bundle import Bundle
 from gemcore.cli.display import StepDisplay
 from gemcore.experts.expert_set import ExpertSet
+from gemcore.hookspecs import hookimpl
 from gemcore.models.checkpoint import Checkpoint
+from gemcore.plugins import PluginHost
+from gemcore.records import ModelSourceRecord
 from gemcore.session import Session
 from gemcore.testing.model_folder import write_tiny_model
 from gemcore.testing.tiny import tiny_checkpoint, tiny_config
@@ -82,6 +88,39 @@ def open_tiny(bundle: Bundle, **options) -> Session:
 def tiny_folder(tiny, tmp_path_factory) -> Path:
     """The tiny model as a Hugging Face folder."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny", tiny)
+
+
+@pytest.fixture
+def host_with_tiny(tiny, monkeypatch):
+    """Makes the host of given plugin modules, which also has a source of the model `tiny`."""
+
+    class Shelf:
+        def owns(self, name):
+            return name == "tiny"
+
+        def load(self, name, progress=None):
+            return tiny
+
+        def cached(self):
+            return []
+
+    monkeypatch.setitem(sys.modules, "shelf_of_these_tests", SimpleNamespace(Shelf=Shelf))
+
+    @hookimpl
+    def gem_model_sources():
+        yield ModelSourceRecord(
+            name="shelf", summary="a shelf", loader="shelf_of_these_tests:Shelf"
+        )
+
+    def make(*modules) -> PluginHost:
+        found = PluginHost()
+        for module in modules:
+            found.add(module, name=module.__name__)
+        found.add(SimpleNamespace(gem_model_sources=gem_model_sources), name="shelf")
+        monkeypatch.setattr(plugins, "get_host", lambda: found)
+        return found
+
+    return make
 
 
 @attrs.frozen(eq=False)

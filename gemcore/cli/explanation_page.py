@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from xml.etree.ElementTree import Element, SubElement, tostring
 
 from gemcore.cli.explanation import PALETTE, visible
+from gemcore.page import add, add_table, new_page, written
 from gemcore.routes import GENERAL
 
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from gemcore.routes import Routes
 
 FAINTEST, STRONGEST = 0.12, 0.45
@@ -54,47 +56,34 @@ def explanation_page(
         parts: headings of the parts of the text, each with its number of tokens; together, all tokens.
         about: what was run, shown below the heading.
     """
-    html = Element("html", {"lang": "en"})
-    head = _add(html, "head")
-    _add(head, "meta", charset="utf-8")
-    # The browser itself then refuses whatever this page might ask for.
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    SubElement(head, "meta", {"http-equiv": "Content-Security-Policy", "content": policy})
-    _add(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    _add(head, "title", "Which experts worked")
-    _add(head, "style", CSS + _colours(len(routes.experts)))
-    body = _add(html, "body")
-    _add(body, "h1", "Which experts worked")
+    html, body = new_page("Which experts worked", CSS + _colours(len(routes.experts)))
+    add(body, "h1", "Which experts worked")
     if about:
-        _add(body, "p", " · ".join(map(visible, about)), class_="faint")
+        add(body, "p", " · ".join(map(visible, about)), class_="faint")
     _legend(body, routes)
     start = 0
     for title, count in parts:
-        _add(body, "h2", title)
+        add(body, "h2", title)
         _text(body, routes, range(start, start + count))
         start += count
-    return "<!DOCTYPE html>\n" + tostring(html, encoding="unicode", method="html") + "\n"
+    return written(html)
 
 
 def _legend(body: Element, routes: Routes) -> None:
-    table = _add(_add(body, "div", class_="scroll", tabindex="0"), "table")
-    row = _add(_add(table, "thead"), "tr")
-    for title in ("expert", "prior", "strongest", "works", "weight"):
-        _add(row, "th", title, scope="col")
-    rows = _add(table, "tbody")
+    rows = add_table(body, ("expert", "prior", "strongest", "works", "weight"))
     for number, use in enumerate(routes.uses()):
-        row = _add(rows, "tr")
-        name = _add(row, "th", scope="row")
-        _add(name, "i", style=f"background:{_colour(number, STRONGEST)}", class_=f"e{number}")
+        row = add(rows, "tr")
+        name = add(row, "th", scope="row")
+        add(name, "i", style=f"background:{_colour(number, STRONGEST)}", class_=f"e{number}")
         name[-1].tail = f"{number + 1} {visible(use.name)}"
         for value in (f"{use.prior:.3f}", use.strongest, use.works, f"{use.weight:.3f}"):
-            _add(row, "td", str(value))
-    row = _add(rows, "tr")
-    _add(row, "th", f"0 {GENERAL}", scope="row")
+            add(row, "td", str(value))
+    row = add(rows, "tr")
+    add(row, "th", f"0 {GENERAL}", scope="row")
     general = int((routes.strongest < 0).sum())
     for value in ("", str(general), "", ""):
-        _add(row, "td", value)
-    _add(
+        add(row, "td", value)
+    add(
         body,
         "p",
         f"{routes.general_share:.1%} of {len(routes.token_ids)} tokens took the {GENERAL}. A token has the "
@@ -105,14 +94,14 @@ def _legend(body: Element, routes: Routes) -> None:
 
 
 def _text(body: Element, routes: Routes, tokens: range) -> None:
-    text = _add(body, "p", class_="text")
+    text = add(body, "p", class_="text")
     strongest, before = routes.strongest.tolist(), -1
     for token in tokens:
         piece, expert = visible(routes.pieces[token]), strongest[token]
         if not piece:
             continue
         if expert != before:
-            _add(text, "sup", str(expert + 1))
+            add(text, "sup", str(expert + 1))
             before = expert
         weights = routes.weights[token]
         working = [
@@ -120,7 +109,7 @@ def _text(body: Element, routes: Routes, tokens: range) -> None:
             for name, weight in zip(routes.experts, weights.tolist(), strict=True)
             if weight > 0
         ]
-        span = _add(text, "span", piece, title=", ".join(working) or GENERAL)
+        span = add(text, "span", piece, title=", ".join(working) or GENERAL)
         if expert >= 0:
             share = min(1.0, max(0.0, float(weights[expert])))
             span.set("class", f"e{expert}")
@@ -141,10 +130,3 @@ def _colours(experts: int) -> str:
 def _colour(expert: int, opacity: float = 1.0) -> str:
     red, green, blue = PALETTE[expert % len(PALETTE)]
     return f"rgba({red},{green},{blue},{opacity:.2f})"
-
-
-def _add(parent: Element, tag: str, text: str = "", **attributes: str) -> Element:
-    """Add an element; `class_` stands for class."""
-    child = SubElement(parent, tag, {key.rstrip("_"): value for key, value in attributes.items()})
-    child.text = text or None
-    return child

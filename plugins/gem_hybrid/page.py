@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element
 
 from gem_hybrid.pareto import Point
+from gemcore.page import add, add_table, new_page, written
 from gemcore.reports import Plan
 
 WIDTH, HEIGHT = 720, 420
@@ -52,35 +53,26 @@ def pareto_page(
         uniform: one precision for all weights, expected.
         chosen: the plan itself: expected, and measured where that was done; by name.
     """
-    html = Element("html", {"lang": "en"})
-    head = _add(html, "head")
-    _add(head, "meta", charset="utf-8")
-    # The browser itself then refuses whatever this page might ask for.
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    SubElement(head, "meta", {"http-equiv": "Content-Security-Policy", "content": policy})
-    _add(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    _add(head, "title", f"Precision of {model}")
-    _add(head, "style", CSS)
-    body = _add(html, "body")
-    _add(body, "h1", f"Bytes against loss: {model}")
+    html, body = new_page(f"Precision of {model}", CSS)
+    add(body, "h1", f"Bytes against loss: {model}")
     sentence = (
         "The KL divergence of the next-token distribution from the float model's, in nats a token, "
         "against the bytes of all weights. The line is the least that a mix of precisions is "
         f"expected to lose at each size; squares have one precision throughout. Plan: {plan.quantizer}."
     )
-    _add(body, "p", sentence, class_="faint")
-    _plot(_add(body, "figure", style="margin:0"), front, uniform, chosen)
-    _add(body, "h2", "The points")
-    rows = _table(body, ["plan", "bytes", "KL"])
+    add(body, "p", sentence, class_="faint")
+    _plot(add(body, "figure", style="margin:0"), front, uniform, chosen)
+    add(body, "h2", "The points")
+    rows = add_table(body, ["plan", "bytes", "KL"])
     named = [(point.name or "front", point) for point in (*chosen, *uniform, *front)]
     for name, point in named:
         _row(rows, [name, f"{point.bytes:,}", f"{point.kl:.3e}"])
-    _add(body, "h2", "The plan")
-    rows = _table(body, ["weight", "precision", "bytes", "KL", "reason"])
+    add(body, "h2", "The plan")
+    rows = add_table(body, ["weight", "precision", "bytes", "KL", "reason"])
     for entry in plan.entries:
         error = "-" if entry.expected_error is None else f"{entry.expected_error:.2e}"
         _row(rows, [entry.unit, entry.scheme, f"{entry.bytes:,}", error, entry.reason])
-    return "<!DOCTYPE html>\n" + tostring(html, encoding="unicode", method="html") + "\n"
+    return written(html)
 
 
 def _plot(
@@ -88,10 +80,10 @@ def _plot(
 ) -> None:
     # A logarithm has no place for plans without any loss.
     shown = [point for point in (*front, *uniform, *chosen) if point.kl > 0]
-    svg = _add(figure, "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img")
-    _add(svg, "title", "KL divergence against bytes")
+    svg = add(figure, "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img")
+    add(svg, "title", "KL divergence against bytes")
     if not shown:
-        _add(svg, "text", "No plan of this model loses anything.", x=LEFT, y=HEIGHT / 2)
+        add(svg, "text", "No plan of this model loses anything.", x=LEFT, y=HEIGHT / 2)
         return
     sizes = [point.bytes for point in shown]
     low, high = min(sizes), max(*sizes, min(sizes) + 1)
@@ -107,54 +99,37 @@ def _plot(
 
     for power in range(first, last + 1):
         _line(svg, LEFT, y(10.0**power), WIDTH - RIGHT, y(10.0**power))
-        _add(svg, "text", f"1e{power}", x=8, y=f"{y(10.0**power) + 4:.1f}", class_="tick")
+        add(svg, "text", f"1e{power}", x=8, y=f"{y(10.0**power) + 4:.1f}", class_="tick")
     unit, word = (1e6, "MB") if high >= 1e6 else (1e3, "kB")
     for i in range(5):
         value = low + (high - low) * i / 4
         anchor = ("start", "middle", "middle", "middle", "end")[i]
         words = f"{value / unit:.4g} {word}"
         at = f"{x(value):.1f}"
-        _add(svg, "text", words, x=at, y=HEIGHT - 28, class_="tick", text_anchor=anchor)
-    _add(svg, "text", "bytes of all weights", x=WIDTH / 2, y=HEIGHT - 8, text_anchor="middle")
+        add(svg, "text", words, x=at, y=HEIGHT - 28, class_="tick", text_anchor=anchor)
+    add(svg, "text", "bytes of all weights", x=WIDTH / 2, y=HEIGHT - 8, text_anchor="middle")
     line = " ".join(f"{x(p.bytes):.1f},{y(p.kl):.1f}" for p in front if p.kl > 0)
-    _add(svg, "polyline", points=line, class_="front")
+    add(svg, "polyline", points=line, class_="front")
     for point in shown:
         across, down = x(point.bytes), y(point.kl)
         if point in uniform:
             at, above = f"{across - 4:.1f}", f"{down - 4:.1f}"
-            _add(svg, "rect", x=at, y=above, width=8, height=8, class_="dot")
+            add(svg, "rect", x=at, y=above, width=8, height=8, class_="dot")
         elif point in chosen:
             kind = "measured" if "measured" in point.name else "mark"
-            _add(svg, "circle", cx=f"{across:.1f}", cy=f"{down:.1f}", r=6, class_=kind)
+            add(svg, "circle", cx=f"{across:.1f}", cy=f"{down:.1f}", r=6, class_=kind)
         if point.name:
             end = across > WIDTH - 150
             place = {"x": f"{across + (-9 if end else 9):.1f}", "y": f"{down - 7:.1f}"}
-            _add(svg, "text", point.name, **place, text_anchor="end" if end else "start")
+            add(svg, "text", point.name, **place, text_anchor="end" if end else "start")
 
 
 def _line(svg: Element, x1: float, y1: float, x2: float, y2: float) -> None:
     ends: dict[str, Any] = {"x1": x1, "y1": f"{y1:.1f}", "x2": x2, "y2": f"{y2:.1f}"}
-    _add(svg, "line", class_="grid", **ends)
-
-
-def _table(body: Element, heads: Sequence[str]) -> Element:
-    # Reachable by keyboard, so that a narrow screen can scroll it.
-    table = _add(_add(body, "div", class_="scroll", tabindex="0"), "table")
-    row = _add(_add(table, "thead"), "tr")
-    for head in heads:
-        _add(row, "th", head, scope="col")
-    return _add(table, "tbody")
+    add(svg, "line", class_="grid", **ends)
 
 
 def _row(rows: Element, cells: Sequence[str]) -> None:
-    row = _add(rows, "tr")
+    row = add(rows, "tr")
     for cell in cells:
-        _add(row, "td", cell)
-
-
-def _add(parent: Element, tag: str, text: str = "", **attributes: Any) -> Element:
-    """Add an element; `class_` stands for class, other underscores in names for hyphens."""
-    names = {key.rstrip("_").replace("_", "-"): str(value) for key, value in attributes.items()}
-    child = SubElement(parent, tag, names)
-    child.text = text or None
-    return child
+        add(row, "td", cell)

@@ -10,8 +10,9 @@ import attrs
 from gem_study.records import Study, VariantStudy
 from gem_tradeoff.analysis import Undefined
 from gem_tradeoff.bootstrap import Estimate
-from gem_tradeoff.figures import CHARACTER, add, plot_limits, ticks
+from gem_tradeoff.figures import CHARACTER, plot_limits, ticks
 from gem_tradeoff.words import gain_words, percent
+from gemcore.page import add
 
 WIDTH, HEIGHT = 420, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 22, 38

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element
 
 from gem_study.figures import brittleness_points, point_plot
-from gem_study.markup import new_page, row, table, written
+from gem_study.markup import STYLE, row
 from gem_study.records import CORRELATED, PrecisionScores, Study, VariantStudy
 from gem_study.words import (
     CORRELATION_TITLES,
@@ -16,13 +16,14 @@ from gem_study.words import (
 )
 from gem_tradeoff.analysis import Cell, ModelTradeoff, Undefined
 from gem_tradeoff.colour import DARK, LIGHT, css, diverging, ink, scale_limit
-from gem_tradeoff.figures import add, bar_plot, plot_limits
+from gem_tradeoff.figures import bar_plot, plot_limits
 from gem_tradeoff.words import UNDEFINED, gain_words, name_words, percent, plain_words
+from gemcore.page import add, add_table, new_page, written
 
 
 def study_page(study: Study) -> str:
     """Write the page: sizes, then for each variant matrix, measures, plots and scores."""
-    html, body = new_page(f"Compression of {study.model}")
+    html, body = new_page(f"Compression of {study.model}", STYLE)
     add(body, "h1", f"What compressing {study.model} did")
     add(
         body,
@@ -31,7 +32,7 @@ def study_page(study: Study) -> str:
         f"{study.resamples} paired bootstrap resamples of the items.",
         class_="faint",
     )
-    rows = table(body, "list", ["precision", "MB of weights", "bits a weight", "compression"])
+    rows = add_table(body, ["precision", "MB of weights", "bits a weight", "compression"], "list")
     for one in study.precisions:
         row(rows, one.label, [(words, "") for words in size_words(one)])
     for part in study.variants:
@@ -57,7 +58,7 @@ def _variant(body: Element, study: Study, part: VariantStudy) -> None:
     for reason in part.left_out.values():
         add(section, "p", f"Left out: {reason}.", class_="faint")
     add(section, "h3", "Measures")
-    rows = table(section, "list", ["precision", *MEASURE_HEADS])
+    rows = add_table(section, ["precision", *MEASURE_HEADS], "list")
     for scores in part.precisions:
         row(rows, scores.label, scores_words(scores, digits))
     title, points = brittleness_points(study, part)
@@ -88,7 +89,7 @@ def _heat_map(section: Element, part: VariantStudy) -> None:
     digits = part.variant.digits
     cells = [cell for scores in part.precisions for cell in scores.gains.values()]
     limit = scale_limit([cell.value for cell in cells if not isinstance(cell, Undefined)])
-    rows = table(section, "heat", ["precision", *map(name_words, part.domains)])
+    rows = add_table(section, ["precision", *map(name_words, part.domains)], "heat")
     for scores in part.precisions:
         line = add(rows, "tr")
         add(line, "th", scores.label, scope="row")
@@ -116,7 +117,7 @@ def _colours(value: float, limit: float) -> str:
 
 
 def _correlations(section: Element, part: VariantStudy) -> None:
-    rows = table(section, "list", ["compression with", "rho"])
+    rows = add_table(section, ["compression with", "rho"], "list")
     reasons = []
     for name in CORRELATED:
         cell = part.correlations[name]
@@ -136,7 +137,7 @@ def _scores(section: Element, study: Study, part: VariantStudy) -> None:
     heads = ["domain", study.reference]
     for scores in part.precisions:
         heads += [scores.label, "difference"]
-    rows = table(details, "list", heads)
+    rows = add_table(details, heads, "list")
     for name in part.domains:
         words = [plain_words(part.reference[name], digits=digits)]
         for scores in part.precisions:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 import attrs
 import click
 
-from gem_study.markup import new_page, row, table, written
+from gem_study.markup import STYLE, row
 from gem_study.text import aligned
 from gem_tradeoff.analysis import Cell
 from gem_tradeoff.bootstrap import Estimate
-from gem_tradeoff.figures import add
 from gem_tradeoff.words import gain_words, plain_words
+from gemcore.page import add, add_table, new_page, written
 
 Words = tuple[str, str]
 """A value and its interval; the second is empty where there is none."""
@@ -75,7 +75,7 @@ def report_lines(report: Report) -> Iterator[str]:
 
 def report_page(report: Report) -> str:
     """The report as one HTML page that needs nothing else."""
-    html, body = new_page(report.title)
+    html, body = new_page(report.title, STYLE)
     add(body, "h1", report.title)
     add(body, "p", f"{report.lead}.", class_="faint")
     for part in report.tables:
@@ -85,7 +85,7 @@ def report_page(report: Report) -> str:
         if part.long:
             place = add(section, "details")
             add(place, "summary", f"{len(part.rows)} rows")
-        rows = table(place, "list", part.heads)
+        rows = add_table(place, part.heads, "list")
         for title, cells in part.rows:
             row(rows, title, cells)
         for note in part.notes:

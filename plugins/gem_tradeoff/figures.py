@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from gem_tradeoff.analysis import Cell, ModelTradeoff, Undefined
 from gem_tradeoff.words import UNDEFINED, gain_words, name_words, percent
+from gemcore.page import add
 
 WIDTH = 420
 FIGURES = 58
@@ -15,14 +16,6 @@ CHARACTER = 6.6
 ROW = 24
 TOP = 6
 BOTTOM = 20
-
-
-def add(parent: Element, tag: str, text: str = "", **attributes: object) -> Element:
-    """Add an element; `class_` stands for class, other underscores in names for hyphens."""
-    names = {key.rstrip("_").replace("_", "-"): str(value) for key, value in attributes.items()}
-    child = SubElement(parent, tag, names)
-    child.text = text or None
-    return child
 
 
 def plot_limits(cells: Iterable[Cell]) -> tuple[float, float]:

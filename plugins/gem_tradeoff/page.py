@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element
 
 from gem_tradeoff.analysis import (
     MEASURES,
@@ -13,7 +13,7 @@ from gem_tradeoff.analysis import (
     VariantTradeoff,
 )
 from gem_tradeoff.colour import DARK, LIGHT, css, diverging, ink, scale_limit
-from gem_tradeoff.figures import add, bar_plot, plot_limits
+from gem_tradeoff.figures import bar_plot, plot_limits
 from gem_tradeoff.style import CSS
 from gem_tradeoff.words import (
     MEANINGS,
@@ -25,15 +25,14 @@ from gem_tradeoff.words import (
     percent,
     plain_words,
 )
+from gemcore.page import add, add_table, new_page, written
 
 _SWATCHES = 13
 
 
 def tradeoff_page(report: Tradeoff) -> str:
     """Write the page: heat map, bar plots and tables for each variant, and what the words mean."""
-    html = Element("html", {"lang": "en"})
-    _head(html, f"Trade-off of {report.base}")
-    body = add(html, "body")
+    html, body = new_page(f"Trade-off of {report.base}", CSS)
     add(body, "h1", f"What specialising {report.base} did")
     add(
         body,
@@ -58,19 +57,7 @@ def tradeoff_page(report: Tradeoff) -> str:
         "is too near zero to divide by, relative measures are undefined.",
         class_="faint",
     )
-    return "<!DOCTYPE html>\n" + tostring(html, encoding="unicode", method="html") + "\n"
-
-
-def _head(html: Element, title: str) -> None:
-    head = add(html, "head")
-    add(head, "meta", charset="utf-8")
-    # The browser itself then refuses whatever this page might ask for.
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    SubElement(head, "meta", {"http-equiv": "Content-Security-Policy", "content": policy})
-    add(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    add(head, "meta", name="color-scheme", content="light dark")
-    add(head, "title", title)
-    add(head, "style", CSS)
+    return written(html)
 
 
 def _variant(body: Element, part: VariantTradeoff) -> None:
@@ -98,7 +85,7 @@ def _variant(body: Element, part: VariantTradeoff) -> None:
 def _heat_map(section: Element, part: VariantTradeoff) -> None:
     cells = [cell for model in part.models for cell in model.gains.values()]
     limit = scale_limit([cell.value for cell in cells if not isinstance(cell, Undefined)])
-    rows = _table(section, "heat", ["specialised for", *map(name_words, part.domains)])
+    rows = add_table(section, ["specialised for", *map(name_words, part.domains)], "heat")
     for model in part.models:
         row = add(rows, "tr")
         add(row, "th", name_words(model.label), scope="row")
@@ -138,7 +125,7 @@ def _colours(value: float, limit: float) -> str:
 
 
 def _measures(section: Element, part: VariantTradeoff) -> None:
-    rows = _table(section, "list", ["specialised for", *(TITLES[name] for name in MEASURES)])
+    rows = add_table(section, ["specialised for", *(TITLES[name] for name in MEASURES)], "list")
     for model in part.models:
         row = add(rows, "tr")
         add(row, "th", name_words(model.label), scope="row")
@@ -151,7 +138,7 @@ def _scores(section: Element, part: VariantTradeoff) -> None:
     details = add(section, "details")
     add(details, "summary", "The scores, and the tasks behind them")
     heads = ["domain", "base", *(name_words(model.label) for model in part.models)]
-    rows = _table(details, "list", heads)
+    rows = add_table(details, heads, "list")
     for name in part.domains:
         row = add(rows, "tr")
         place = add(row, "th", name_words(name), scope="row")
@@ -170,13 +157,3 @@ def _value(row: Element, cell: Cell, value: str, interval: str) -> None:
         place.set("title", cell.reason)
     else:
         add(place, "small", interval)
-
-
-def _table(section: Element, kind: str, heads: list[str]) -> Element:
-    # Reachable by keyboard, so that a narrow screen can scroll it.
-    scroll = add(section, "div", class_="scroll", tabindex="0")
-    table = add(scroll, "table", class_=kind)
-    row = add(add(table, "thead"), "tr")
-    for head in heads:
-        add(row, "th", head, scope="col")
-    return add(table, "tbody")

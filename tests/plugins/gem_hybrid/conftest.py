@@ -1,18 +1,12 @@
 """The hybrid quantizer on the tiny model, with a text and a cache of its own."""
 
 import random
-import sys
-from types import SimpleNamespace
 
 import pytest
 
 import gem_hybrid
 import gem_uniform
 from gem_hybrid.quantizer import hybrid
-from gemcore import plugins
-from gemcore.hookspecs import hookimpl
-from gemcore.plugins import PluginHost
-from gemcore.records import ModelSourceRecord
 
 DEFAULTS = {option.name: option.default for option in gem_hybrid.OPTIONS}
 
@@ -53,30 +47,6 @@ def make(text_file):
 
 
 @pytest.fixture
-def host(tiny, monkeypatch):
+def host(host_with_tiny):
     """The quantizers, and a source of the tiny model."""
-
-    class Shelf:
-        def owns(self, name):
-            return name == "tiny"
-
-        def load(self, name, progress=None):
-            return tiny
-
-        def cached(self):
-            return []
-
-    monkeypatch.setitem(sys.modules, "shelf_of_these_tests", SimpleNamespace(Shelf=Shelf))
-
-    @hookimpl
-    def gem_model_sources():
-        yield ModelSourceRecord(
-            name="shelf", summary="a shelf", loader="shelf_of_these_tests:Shelf"
-        )
-
-    found = PluginHost()
-    found.add(gem_hybrid, name="gem_hybrid")
-    found.add(gem_uniform, name="gem_uniform")
-    found.add(SimpleNamespace(gem_model_sources=gem_model_sources), name="shelf")
-    monkeypatch.setattr(plugins, "get_host", lambda: found)
-    return found
+    return host_with_tiny(gem_hybrid, gem_uniform)

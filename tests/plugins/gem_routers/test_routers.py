@@ -10,7 +10,6 @@ from gem_routers.oracle import OracleRouter
 from gem_routers.prompt import LikeliestExpert, PromptRouter
 from gem_routers.static import StaticRouter
 from gem_routers.xlora import MixingRouter
-from gem_scar.fitted import FittedRouter, write_fitted
 from gemcore.errors import UsageError
 from gemcore.experts.expert_set import read_set
 from gemcore.plugins import PluginHost
@@ -29,23 +28,9 @@ def inputs(count=9, experts=3):
 
 
 @pytest.fixture
-def with_head(folder):
+def with_head(folder, fit_head):
     """A set with a fitted head of `xlora`."""
-    experts = read_set(folder)
-    generator = np.random.default_rng(0)
-    fitted = FittedRouter(
-        router="xlora",
-        base=experts.base,
-        experts=experts.names,
-        sha256=tuple(expert.digest for expert in experts.experts),
-        settings={},
-        tensors={
-            "weight": generator.standard_normal((3, HIDDEN)).astype(np.float32),
-            "bias": generator.standard_normal(3).astype(np.float32),
-        },
-    )
-    write_fitted(folder, fitted)
-    return folder
+    return fit_head(folder)
 
 
 @pytest.fixture

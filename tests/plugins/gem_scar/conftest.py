@@ -2,8 +2,6 @@
 
 import hashlib
 import random
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +13,6 @@ from gem_scar.encoder import EncoderShape
 from gem_scar.encoder_files import EncoderFiles, bert_shapes
 from gem_scar.examples import Example
 from gem_scar.fit_options import FitOptions
-from gemcore import plugins
-from gemcore.hookspecs import hookimpl
-from gemcore.plugins import PluginHost
-from gemcore.records import ModelSourceRecord
 from gemcore.testing.encoder import letters_tokenizer
 from gemcore.testing.experts import write_tiny_set
 
@@ -73,33 +67,9 @@ def folder(tiny, tmp_path):
 
 
 @pytest.fixture
-def host(tiny, monkeypatch):
+def host(host_with_tiny):
     """GEM's routers, and a source of the tiny model."""
-
-    class Shelf:
-        def owns(self, name):
-            return name == "tiny"
-
-        def load(self, name, progress=None):
-            return tiny
-
-        def cached(self):
-            return []
-
-    monkeypatch.setitem(sys.modules, "shelf_of_these_tests", SimpleNamespace(Shelf=Shelf))
-
-    @hookimpl
-    def gem_model_sources():
-        yield ModelSourceRecord(
-            name="shelf", summary="a shelf", loader="shelf_of_these_tests:Shelf"
-        )
-
-    found = PluginHost()
-    found.add(gem_scar, name="gem_scar")
-    found.add(gem_routers, name="gem_routers")
-    found.add(SimpleNamespace(gem_model_sources=gem_model_sources), name="shelf")
-    monkeypatch.setattr(plugins, "get_host", lambda: found)
-    return found
+    return host_with_tiny(gem_scar, gem_routers)
 
 
 @pytest.fixture(scope="session")
