@@ -31,7 +31,13 @@ from divergence_table import Result, report
 
 import gem_hybrid
 from gem_hybrid.calibration import WINDOW
-from gem_hybrid.divergence import WeightSource, final_states, float_source, token_divergences
+from gem_hybrid.divergence import (
+    WeightSource,
+    final_states,
+    float_source,
+    packed_source,
+    token_divergences,
+)
 from gem_hybrid.gguf_export import permuted_heads, write_float_gguf
 from gem_hybrid.limits import read_schemes
 from gem_hybrid.quantizer import HybridQuantizer, hybrid
@@ -43,10 +49,9 @@ from gemcore.cli.evaluate import read_texts
 from gemcore.errors import GemError
 from gemcore.formats.gguf import gguf_name, load_gguf, unpermute_rows
 from gemcore.models.checkpoint import Checkpoint
-from gemcore.models.layout import EMBEDDING, HEAD, weight_units
+from gemcore.models.layout import EMBEDDING, HEAD, vocabulary_weight, weight_units
 from gemcore.models.sources import load_checkpoint
-from gemcore.models.weights import Weights, pack_checkpoint
-from gemcore.packing import unpack_weight
+from gemcore.models.weights import Weights, banded, pack_checkpoint
 from gemcore.plugins import get_host
 from gemcore.recipe import DEFAULT_MODEL
 from gemcore.reports import Plan, PlanEntry
@@ -86,13 +91,12 @@ def windows_of(path: Path, checkpoint: Checkpoint, tokens: int) -> Windows:
 def by_gem(checkpoint: Checkpoint, plan: Plan, weights: Weights) -> Quantized:
     """A model that one of GEM's quantizers has packed."""
     schemes = plan.schemes()
-    rows = {unit.name: unit.shape[0] for unit in weight_units(checkpoint.config)}
-
-    def source(name: str) -> torch.Tensor:
-        packed = weights[f"{name}.packed"]
-        return torch.from_numpy(unpack_weight(packed, get_scheme(schemes[name]), rows[name]))
-
-    grouped = frozenset(name for name, scheme in schemes.items() if get_scheme(scheme).grouped)
+    source = packed_source(banded(checkpoint, plan), schemes, weights)
+    grouped = frozenset(
+        vocabulary_weight(name) or name
+        for name, scheme in schemes.items()
+        if get_scheme(scheme).grouped
+    )
     size = sum(weights[f"{name}.packed"].nbytes for name in schemes)
     return Quantized(bytes=size, source=source, rounds=grouped)
 

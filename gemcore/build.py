@@ -86,6 +86,9 @@ def compile_bundle(
     check_cache_scheme(parts.kv_cache, checkpoint.config)
     tell("planning", 0, 1)
     plan = parts.quantizer.plan(checkpoint, None, None)
+    from gemcore.models.weights import banded
+
+    checkpoint = banded(checkpoint, plan)
     _check_plan(plan, checkpoint, f"quantizer '{parts.names['quantizer']}'")
     cache = cache_scheme(plan, parts.kv_cache, parts.preferred_cache)
     check_cache_scheme(cache, checkpoint.config)
@@ -95,7 +98,9 @@ def compile_bundle(
             f"{len(plan.skipped)} weights cannot be quantized as asked: {name}, {reason}"
         )
     if parts.capabilities is not None:
-        needs = needed_capabilities(plan.schemes(), cache, routed=routing is not None)
+        needs = needed_capabilities(
+            plan.schemes(), cache, routed=routing is not None, bands=bool(plan.vocabulary_bands)
+        )
         check_capabilities(parts.names["target"], parts.capabilities, needs)
     with explained(folder), new_bundle(folder) as (temporary, finish):
         weights, report = parts.quantizer.apply(

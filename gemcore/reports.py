@@ -38,6 +38,7 @@ class Plan:
         kv_cache: the scheme of keys and values, where the quantizer chooses that, too; its bytes are those
             of as many tokens as it was asked to count.
         beside: what counts in a budget and has no choice of precision: experts and their router.
+        vocabulary_bands: as `ModelConfig` has them: the entries then are those of the bands.
     """
 
     quantizer: str
@@ -45,6 +46,7 @@ class Plan:
     skipped: tuple[tuple[str, str], ...] = ()
     kv_cache: PlanEntry | None = None
     beside: tuple[PlanEntry, ...] = ()
+    vocabulary_bands: tuple[int, ...] = ()
 
     def schemes(self) -> dict[str, str]:
         """Unit name to scheme name."""

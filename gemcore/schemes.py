@@ -22,6 +22,15 @@ GROUP = 32
 DOTS = GROUP // 4
 """Four-way dot products in a group of activations."""
 
+SCALE_SHIFT = 6
+"""Bits of a float16 below those that a scale in a byte has."""
+
+SCALE_UNIT = 8
+"""A scale in a byte is so many times that float16."""
+
+ZERO_BITS = 8
+"""Of a zero point in a byte: the upper ones are the bits of a code, those below are parts of a code."""
+
 
 @attrs.frozen(kw_only=True)
 class CodePart:
@@ -54,6 +63,8 @@ class Scheme:
         bits: bits of one code.
         offset: subtracted from a code before scaling; 0 where the group has a minimum instead.
         has_minimum: groups store a minimum beside the scale.
+        byte_factors: scale and minimum take a byte each, the minimum as a zero point: it is
+            `-scale * zero * zero_step`.
         group: consecutive values of a row that share a scale, a multiple of `GROUP`.
         grouped: False for `f16`, which has neither codes nor groups.
     """
@@ -62,6 +73,7 @@ class Scheme:
     bits: int
     offset: int = 0
     has_minimum: bool = False
+    byte_factors: bool = False
     group: int = GROUP
     grouped: bool = True
 
@@ -97,7 +109,17 @@ class Scheme:
     @property
     def block_bytes(self) -> int:
         """Bytes of one block: codes, then scales, then minima."""
-        return self.code_bytes + 2 * TILE * (2 if self.has_minimum else 1)
+        return self.code_bytes + self.factor_bytes * (2 if self.has_minimum else 1)
+
+    @property
+    def factor_bytes(self) -> int:
+        """Bytes of the scales of one block, and of its minima."""
+        return TILE if self.byte_factors else 2 * TILE
+
+    @property
+    def zero_step(self) -> float:
+        """What one step of a zero point in a byte is, in codes."""
+        return float(2.0 ** (self.bits - ZERO_BITS))
 
     @property
     def bits_per_weight(self) -> float:
@@ -108,15 +130,23 @@ class Scheme:
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
+        Scheme(name="q2z-g32", bits=2, has_minimum=True, byte_factors=True),
+        Scheme(name="q2z-g64", bits=2, has_minimum=True, byte_factors=True, group=64),
         Scheme(name="q2a-g64", bits=2, has_minimum=True, group=64),
+        Scheme(name="q3z-g32", bits=3, has_minimum=True, byte_factors=True),
+        Scheme(name="q3z-g64", bits=3, has_minimum=True, byte_factors=True, group=64),
         Scheme(name="q3a-g32", bits=3, has_minimum=True),
         Scheme(name="q3a-g64", bits=3, has_minimum=True, group=64),
         Scheme(name="q3s-g32", bits=3, offset=4),
         Scheme(name="q3s-g64", bits=3, offset=4, group=64),
+        Scheme(name="q4z-g32", bits=4, has_minimum=True, byte_factors=True),
+        Scheme(name="q4z-g64", bits=4, has_minimum=True, byte_factors=True, group=64),
         Scheme(name="q4a-g32", bits=4, has_minimum=True),
         Scheme(name="q4a-g64", bits=4, has_minimum=True, group=64),
         Scheme(name="q4s-g32", bits=4, offset=8),
         Scheme(name="q4s-g64", bits=4, offset=8, group=64),
+        Scheme(name="q5z-g32", bits=5, has_minimum=True, byte_factors=True),
+        Scheme(name="q5z-g64", bits=5, has_minimum=True, byte_factors=True, group=64),
         Scheme(name="q5a-g32", bits=5, has_minimum=True),
         Scheme(name="q5a-g64", bits=5, has_minimum=True, group=64),
         Scheme(name="q5s-g32", bits=5, offset=16),

@@ -21,9 +21,12 @@ RPC = "rpc"
 ROUTED = "routed_lora"
 """The capability of a target that has kernels for models with a router."""
 
+BANDS = "vocabulary-bands"
+"""The capability of a target that takes embeddings and heads in several bands of rows."""
+
 
 def needed_capabilities(
-    schemes: Mapping[str, str], kv_cache: str, *, routed: bool
+    schemes: Mapping[str, str], kv_cache: str, *, routed: bool, bands: bool = False
 ) -> dict[str, str]:
     """What a target must be able to do for a model: each capability with the part that needs it.
 
@@ -34,6 +37,8 @@ def needed_capabilities(
     for weight, scheme in schemes.items():
         needs.setdefault(scheme, f"weight '{weight}'")
     needs[f"cache-{kv_cache}"] = f"kv-cache '{kv_cache}'"
+    if bands:
+        needs[BANDS] = "the plan"
     return {**needs, **({ROUTED: "the router"} if routed else {})}
 
 
@@ -46,6 +51,11 @@ def check_capabilities(target: str, capabilities: Iterable[str], needs: Mapping[
         if capability == ROUTED:
             raise GemError(
                 f"target '{target}' has no kernels for models with a router: choose '--router none'"
+            )
+        if capability == BANDS:
+            raise GemError(
+                f"target '{target}' has no embedding in bands, as the plan has it: add bands=1 to the "
+                "quantizer"
             )
         if capability.startswith("cache-"):
             caches = sorted(

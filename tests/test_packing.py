@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from gemcore.errors import UsageError
 from gemcore.packing import (
     Quantized,
+    byte_factors,
     dequantize,
     pack,
     pack_halves,
@@ -22,10 +23,10 @@ from gemcore.packing import (
     unpack_weight,
 )
 from gemcore.schemes import SCHEMES, Scheme, fits, get_scheme
+from tests.factors import any_factors, from_bytes
 
 GROUPED = [scheme for scheme in SCHEMES.values() if scheme.grouped]
 grouped_schemes = pytest.mark.parametrize("scheme", GROUPED, ids=lambda scheme: scheme.name)
-half_bits = st.integers(0, 2**16 - 1)
 
 
 WHOLE = {2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 8: 1}
@@ -38,12 +39,15 @@ def quantized_weights(draw, scheme: Scheme) -> Quantized:
     shape = (rows, scheme.group * groups)
     codes = draw(arrays(np.uint8, shape, elements=st.integers(0, 2**scheme.bits - 1)))
 
-    def halves() -> np.ndarray:
+    def bits(kind: type) -> np.ndarray:
         # Any bits at all: packing must not interpret them.
-        return draw(arrays(np.uint16, (rows, groups), elements=half_bits)).view(np.float16)
+        return draw(arrays(kind, (rows, groups), elements=st.integers(0, np.iinfo(kind).max)))
 
-    minima = halves() if scheme.has_minimum else None
-    return Quantized(codes=codes, scales=halves(), minima=minima)
+    if scheme.byte_factors:
+        scales, minima = from_bytes(scheme, bits(np.uint8), bits(np.uint8))
+        return Quantized(codes=codes, scales=scales, minima=minima)
+    halves = [bits(np.uint16).view(np.float16) for _ in range(1 + scheme.has_minimum)]
+    return Quantized(codes=codes, scales=halves[0], minima=[*halves, None][1])
 
 
 def weights(scheme: Scheme, largest: float = 1e4):
@@ -69,10 +73,19 @@ def slow_block(scheme: Scheme, weight: Quantized, tile: int, group: int) -> byte
             for i, (line, bit) in enumerate(places[dot * bits : (dot + 1) * bits]):
                 byte = 64 * (half * bits + line) + 4 * lane + k % 4
                 block[byte] |= (code >> i & 1) << bit
+        start = 16 * scheme.group * scheme.bits // 8
+        if row >= rows:
+            continue
+        if scheme.byte_factors:
+            scale, minimum = weight.scales[row, group], float(weight.minima[row, group])
+            block[start + lane] = int.from_bytes((scale / 8).tobytes(), "little") // 64
+            step = float(scale) / 2 ** (8 - scheme.bits)
+            block[start + 16 + lane] = int(-minimum / step) if step else 0
+            continue
         for part, halves in enumerate((weight.scales, weight.minima)):
-            if halves is not None and row < rows:
-                start = 16 * scheme.group * scheme.bits // 8 + 32 * part + 2 * lane
-                block[start : start + 2] = halves[row, group].tobytes()
+            if halves is not None:
+                place = start + 32 * part + 2 * lane
+                block[place : place + 2] = halves[row, group].tobytes()
     return bytes(block)
 
 
@@ -90,22 +103,16 @@ def test_unpack_undoes_pack(scheme, data):
     np.testing.assert_array_equal(again.scales.view(np.uint16), weight.scales.view(np.uint16))
     assert (again.minima is None) == (weight.minima is None)
     if weight.minima is not None:
-        np.testing.assert_array_equal(again.minima.view(np.uint16), weight.minima.view(np.uint16))
+        bits = np.uint32 if scheme.byte_factors else np.uint16
+        np.testing.assert_array_equal(again.minima.view(bits), weight.minima.view(bits))
 
 
 @grouped_schemes
 @pytest.mark.parametrize("rows", [16, 21])
 def test_layout_is_the_documented_one(scheme, rows):
-    generator = np.random.default_rng(1)
-
-    def halves() -> np.ndarray:
-        return generator.standard_normal((rows, 3)).astype(np.float16)
-
     shape = (rows, 3 * scheme.group)
-    codes = generator.integers(0, 2**scheme.bits, shape, dtype=np.uint8)
-    weight = Quantized(
-        codes=codes, scales=halves(), minima=halves() if scheme.has_minimum else None
-    )
+    codes = np.random.default_rng(1).integers(0, 2**scheme.bits, shape, dtype=np.uint8)
+    weight = Quantized(codes=codes, **any_factors(scheme, (rows, 3), seed=2))
     packed = pack(weight, scheme)
     for tile in range(packed.shape[0]):
         for group in range(3):
@@ -134,7 +141,7 @@ def test_halves_come_back_exactly(weight):
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_rounding_stays_within_half_a_step(scheme, data):
-    weight = data.draw(weights(scheme))
+    weight = data.draw(weights(scheme, 20 if scheme.byte_factors else 1e4))
     quantized = quantize(weight, scheme)
     error = np.abs(dequantize(quantized, scheme).astype(float) - weight).reshape(
         *quantized.scales.shape, scheme.group
@@ -146,6 +153,10 @@ def test_rounding_stays_within_half_a_step(scheme, data):
     # levels times the smallest float16 where the scale is subnormal. With a minimum, that rounds too.
     reach = (2**scheme.bits - 1) * step if scheme.has_minimum else 0
     slack = 2.0**-10 * (extent + reach) + 2.0**scheme.bits * 2.0**-25
+    if (
+        scheme.byte_factors
+    ):  # of 5 bits each, or steps of 2**-15 where it is subnormal; zero points of 8
+        slack += 2.0**-5 * reach + 2.0**scheme.bits * 2.0**-16 + scheme.zero_step * step
     if scheme.bits < 8 and not scheme.has_minimum:
         # The end of the grid on the other side of the largest value is one step short.
         extremes = np.take_along_axis(weight.reshape(error.shape), groups.argmax(-1)[..., None], -1)
@@ -164,7 +175,7 @@ def test_values_on_the_grid_are_kept(scheme):
     codes[:, ::32] = 1 if scheme.bits == 8 else 0
     codes[:, 1::32] = 2**scheme.bits - 1
     scales = np.full((5, 2), 0.25, np.float16)
-    minima = np.full((5, 2), -1.5, np.float16) if scheme.has_minimum else None
+    minima = np.full((5, 2), -0.5, np.float16) if scheme.has_minimum else None
     values = dequantize(Quantized(codes=codes, scales=scales, minima=minima), scheme)
     np.testing.assert_array_equal(dequantize(quantize(values, scheme), scheme), values)
 
@@ -193,12 +204,48 @@ def test_too_large_for_half_precision_names_the_value_and_the_way_out():
     np.testing.assert_allclose(kept, weight, rtol=1e-2)
 
 
+def test_scales_that_a_byte_does_not_hold_name_a_scheme_that_does():
+    weight = np.full((1, 32), 1000.0, np.float32)
+    with pytest.raises(UsageError, match=r"q4z-g32 has scales up to 15.5.*66\.6667.*q4a-g32"):
+        pack_weight(weight, get_scheme("q4z-g32"))
+    with pytest.raises(UsageError, match="q2a-g32|q8-g32"):
+        pack_weight(weight, get_scheme("q2z-g32"))
+
+
+def test_scales_and_minima_that_were_not_made_for_bytes_are_not_packed():
+    codes, scheme = np.zeros((16, 32), np.uint8), get_scheme("q4z-g32")
+    scales = np.full((16, 1), 0.1, np.float16)
+    with pytest.raises(ValueError, match="q4z-g32 does not have"):
+        pack(Quantized(codes=codes, scales=scales, minima=-scales), scheme)
+
+
+@given(
+    scales=arrays(np.float32, 9, elements=st.floats(0, 15.5, width=32)),
+    parts=arrays(np.float32, 9, elements=st.floats(-0.5, 5, width=32)),
+    scheme=st.sampled_from([scheme for scheme in GROUPED if scheme.byte_factors]),
+)
+def test_byte_factors_are_the_nearest_there_are(scales, parts, scheme):
+    """Against a search of all 256 scales, and of all 256 zero points of the scale that was found."""
+    minima = -scales * parts
+    found, lows = byte_factors(scales, minima, scheme.zero_step)
+    everything = np.arange(256)
+    known, _ = from_bytes(scheme, everything, everything)
+    distance = np.abs(found.astype(float) - scales)
+    # By way of float16, which lies 2**-12 of the number beside at most.
+    best = np.abs(known.astype(float)[:, None] - scales).min(axis=0)
+    assert (distance <= best + 2.0**-11 * scales + 2.0**-22).all()
+    choices = -found.astype(float) * everything[:, None] * scheme.zero_step
+    nearest = np.abs(choices - minima).min(axis=0)
+    np.testing.assert_allclose(np.abs(lows - minima), nearest, rtol=1e-5, atol=1e-6)
+
+
 @grouped_schemes
 @pytest.mark.parametrize("value", [1e8, -1e8, 3e38])
 def test_values_whose_scale_overflows_are_refused(scheme, value):
     weight = np.full((1, scheme.group), value, np.float32)
     weight[0, 0] = -value
-    with pytest.raises(UsageError, match=f"scheme {scheme.name} has float16 scales"):
+    kind = "scales up to 15.5" if scheme.byte_factors else "float16 scales"
+    with pytest.raises(UsageError, match=f"scheme {scheme.name} has {kind}"):
         quantize(weight, scheme)
 
 
@@ -226,6 +273,14 @@ def test_unknown_scheme_lists_the_known_ones():
         ("q4a-g32", 5.0),
         ("q4a-g64", 4.5),
         ("q4s-g32", 4.5),
+        ("q2z-g32", 2.5),
+        ("q2z-g64", 2.25),
+        ("q3z-g32", 3.5),
+        ("q3z-g64", 3.25),
+        ("q4z-g32", 4.5),
+        ("q4z-g64", 4.25),
+        ("q5z-g32", 5.5),
+        ("q5z-g64", 5.25),
         ("q4s-g64", 4.25),
         ("q5a-g32", 6.0),
         ("q5a-g64", 5.5),

@@ -46,21 +46,30 @@ def codes_from_blocks(encoding: str, data: npt.NDArray[np.uint8]) -> Quantized:
     return Quantized(codes=codes.reshape(rows, columns), scales=scales, minima=minima)
 
 
-def encoding_for(scheme: Scheme) -> str | None:
-    """The smallest encoding that holds every value of a packing scheme exactly; None where none does."""
-    if not scheme.grouped:
+def encoding_for(*schemes: Scheme) -> str | None:
+    """The smallest encoding that holds every value of some packing schemes; None where none does.
+
+    It holds them exactly, but for minima that are stored as zero points: those it rounds to float16.
+    """
+    if not any(scheme.grouped for scheme in schemes):
         return "F16"
-    widths = {4: "Q4_1", 5: "Q5_1"} if scheme.has_minimum else {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
-    return next((name for bits, name in widths.items() if scheme.bits <= bits), None)
+    minimum = {scheme.has_minimum for scheme in schemes if scheme.grouped}
+    if len(minimum) > 1 or not all(scheme.grouped for scheme in schemes):
+        return None
+    widths = {4: "Q4_1", 5: "Q5_1"} if minimum.pop() else {4: "Q4_0", 5: "Q5_0", 8: "Q8_0"}
+    most = max(scheme.bits for scheme in schemes)
+    return next((name for bits, name in widths.items() if most <= bits), None)
 
 
-def blocks_from_codes(quantized: Quantized, scheme: Scheme) -> npt.NDArray[np.uint8]:
-    """The blocks of `encoding_for(scheme)`, uint8 `[rows, bytes a row]`; `codes_from_blocks` undoes it.
+def blocks_from_codes(
+    quantized: Quantized, scheme: Scheme, encoding: str | None = None
+) -> npt.NDArray[np.uint8]:
+    """The blocks of an encoding, uint8 `[rows, bytes a row]`; `codes_from_blocks` undoes it.
 
     Larger groups become blocks of 32 values with one scale, and codes of fewer bits move to the middle of
-    the wider grid.
+    the wider grid. `encoding` is `encoding_for` the scheme, and maybe for others beside it.
     """
-    encoding = encoding_for(scheme)
+    encoding = encoding or encoding_for(scheme)
     assert encoding is not None, scheme.name
     rows, columns = quantized.codes.shape
     shape = (rows, columns // GROUP, GROUP)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import attrs
 from attrs import validators
 
 from gemcore.errors import FormatError
+from gemcore.schemes import TILE
+
+
+def _integers(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(values)
+
 
 _positive = [validators.instance_of(int), validators.gt(0)]
 
@@ -30,6 +38,8 @@ class ModelConfig:
         tied_head: the output head is the embedding, transposed.
         qkv_bias: query, key and value projections have a bias (Qwen2).
         architecture: family name as the file gives it, for reports ("llama", "qwen2").
+        vocabulary_bands: first rows of the bands that embedding and head are stored in, without the 0 of
+            the first band; empty where each is one weight. A plan may ask for it.
     """
 
     vocabulary_size: int = attrs.field(validator=_positive)
@@ -45,8 +55,16 @@ class ModelConfig:
     tied_head: bool = True
     qkv_bias: bool = False
     architecture: str = "llama"
+    vocabulary_bands: tuple[int, ...] = attrs.field(default=(), converter=_integers)
 
     def __attrs_post_init__(self) -> None:
+        rows = (0, *self.vocabulary_bands, self.vocabulary_size)
+        whole = all(row % TILE == 0 for row in self.vocabulary_bands)
+        if not whole or any(a >= b for a, b in pairwise(rows)):
+            raise FormatError(
+                f"bands of the vocabulary must begin at ascending multiples of {TILE} below its size "
+                f"{self.vocabulary_size}, not at {list(self.vocabulary_bands)}"
+            )
         if self.heads % self.kv_heads:
             raise FormatError(
                 f"query heads ({self.heads}) must be a multiple of key-value heads ({self.kv_heads})"

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from gemcore.models import float_ops, ops
 from gemcore.models.cache_layout import DEFAULT_CACHE, cache_dtype, cache_shapes
 from gemcore.models.config import ModelConfig
-from gemcore.models.layout import EMBEDDING, HEAD, rotation_table, weight_units
-from gemcore.models.linear import DENSE, PackedLinear, make_linear
+from gemcore.models.layout import EMBEDDING, HEAD, rotation_table, units_of, weight_units
+from gemcore.models.linear import DENSE, BandedLinear, PackedLinear, make_linear
 
 LayerCache = tuple[Tensor, Tensor]
 
@@ -173,14 +173,15 @@ class Decoder(nn.Module):
             if experts is not None and unit.name in experts.layers:
                 linear = RoutedLinear(linear, unit.shape, experts, operations)
             linears[unit.name] = linear
-        self.embedding = linears[EMBEDDING]
+        self.embedding = _vocabulary_linear(config, EMBEDDING, linears)
         self.layers = nn.ModuleList(
             DecoderLayer(config, i, linears, operations, router[i] if router else None, cache)
             for i in range(config.layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.norm_epsilon, operations)
         # A tied head is the same module: it is stored once.
-        self.head = linears.get(HEAD, self.embedding)
+        tied = config.tied_head
+        self.head = self.embedding if tied else _vocabulary_linear(config, HEAD, linears)
         self.rotation = nn.Parameter(torch.empty(config.context_length, config.head_dim))
 
     def forward(
@@ -250,6 +251,16 @@ class Decoder(nn.Module):
         """Index of the last layer that has a router; -1 where none has."""
         routing = [i for i, layer in enumerate(self.layers) if layer.router is not None]
         return max(routing, default=-1)
+
+
+def _vocabulary_linear(
+    config: ModelConfig, whole: str, linears: Mapping[str, nn.Module]
+) -> nn.Module:
+    """The embedding or the head, of its bands."""
+    units = units_of(config, whole)
+    if not config.vocabulary_bands:
+        return linears[whole]
+    return BandedLinear([linears[u.name] for u in units], [u.shape[0] for u in units])
 
 
 def _apply(

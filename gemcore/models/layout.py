@@ -6,6 +6,8 @@ Projections that read the same input are one weight, so that their input is read
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import attrs
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,8 @@ class WeightUnit:
     Attributes:
         name: module path in the decoder, for example `layers.3.attention.qkv`.
         sources: Hugging Face names of the tensors, in order of their rows.
-        shape: `(out, in)` of the stack.
+        shape: `(out, in)` of the unit.
+        rows: the first row of the stack, and the one behind the last, that the unit holds; None for all.
         bias_sources: names of the biases, in the same order; empty without bias.
     """
 
@@ -31,6 +34,7 @@ class WeightUnit:
     sources: tuple[str, ...]
     shape: tuple[int, int]
     bias_sources: tuple[str, ...] = ()
+    rows: tuple[int, int] | None = None
 
     @property
     def parameters(self) -> int:
@@ -41,7 +45,8 @@ class WeightUnit:
 def weight_units(config: ModelConfig) -> tuple[WeightUnit, ...]:
     """Every linear weight of the decoder, embedding first, head last.
 
-    With a tied head there is no `head` unit: the embedding serves as both.
+    With a tied head there is no `head` unit: the embedding serves as both. Where the vocabulary has
+    bands, each band of embedding and head is a unit: `embedding.0`, `embedding.1` and so on.
     """
     shapes = expected_shapes(config)
 
@@ -55,7 +60,21 @@ def weight_units(config: ModelConfig) -> tuple[WeightUnit, ...]:
             bias_sources=tuple(f"{parent}{part}.bias" for part in parts) if bias else (),
         )
 
-    units = [unit(EMBEDDING, "model.", ("embed_tokens",))]
+    def bands(whole: WeightUnit) -> list[WeightUnit]:
+        rows = pairwise((0, *config.vocabulary_bands, config.vocabulary_size))
+        if not config.vocabulary_bands:
+            return [whole]
+        return [
+            attrs.evolve(
+                whole,
+                name=f"{whole.name}.{i}",
+                shape=(end - start, whole.shape[1]),
+                rows=(start, end),
+            )
+            for i, (start, end) in enumerate(rows)
+        ]
+
+    units = bands(unit(EMBEDDING, "model.", ("embed_tokens",)))
     for i in range(config.layers):
         ours, theirs = f"layers.{i}.", f"model.layers.{i}."
         attention, mlp = theirs + "self_attn.", theirs + "mlp."
@@ -65,8 +84,23 @@ def weight_units(config: ModelConfig) -> tuple[WeightUnit, ...]:
         units.append(unit(ours + "feed_forward.gate_up", mlp, ("gate_proj", "up_proj")))
         units.append(unit(ours + "feed_forward.down", mlp, ("down_proj",)))
     if not config.tied_head:
-        units.append(unit(HEAD, "", ("lm_head",)))
+        units += bands(unit(HEAD, "", ("lm_head",)))
     return tuple(units)
+
+
+def vocabulary_weight(name: str) -> str | None:
+    """`embedding` or `head`, where a unit is that or a band of it; else None.
+
+    >>> vocabulary_weight("head.2"), vocabulary_weight("layers.0.attention.out")
+    ('head', None)
+    """
+    whole = name.partition(".")[0]
+    return whole if whole in (EMBEDDING, HEAD) else None
+
+
+def units_of(config: ModelConfig, whole: str) -> list[WeightUnit]:
+    """The bands of the embedding or of the head, or the one unit that it is."""
+    return [unit for unit in weight_units(config) if vocabulary_weight(unit.name) == whole]
 
 
 def norm_sources(config: ModelConfig) -> dict[str, str]:

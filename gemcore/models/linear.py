@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,43 @@ def make_linear(scheme: str, shape: tuple[int, int], bias: bool = False) -> nn.M
     if scheme == DENSE:
         return DenseLinear(shape, bias)
     return PackedLinear(scheme, shape, bias)
+
+
+class BandedLinear(nn.Module):
+    """A linear layer, or an embedding, whose rows are stored in several bands, each in its own way.
+
+    Args:
+        bands: one layer for the rows of each band, in their order.
+        rows: number of rows of each.
+    """
+
+    def __init__(self, bands: Sequence[nn.Module], rows: Sequence[int]) -> None:
+        super().__init__()
+        for place, band in enumerate(bands):
+            self.add_module(str(place), band)
+        self._rows = tuple(rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` `[tokens, in]` float32 to `[tokens, out]` float32."""
+        quantized: tuple[Tensor, Tensor, Tensor] | None = None
+        parts = []
+        for band in self.children():
+            if isinstance(band, PackedLinear) and band.rounds:
+                quantized = quantized or ops.quantize(x)
+                parts.append(band.product(*quantized))
+            else:
+                parts.append(band(x))
+        return torch.cat(parts, 1)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Rows of the weight: `tokens` int32 `[tokens]` to float32 `[tokens, in]`."""
+        start, found = 0, None
+        for band, rows in zip(self.children(), self._rows, strict=True):
+            own: Tensor = band.embed(torch.clamp(tokens - start, 0, rows - 1))
+            found = own if found is None else torch.where((tokens >= start)[:, None], own, found)
+            start += rows
+        assert found is not None
+        return found
 
 
 class DenseLinear(nn.Module):

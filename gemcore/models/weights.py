@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
 from gemcore.errors import FormatError, GemError
 from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES, codes_from_blocks
 from gemcore.models.checkpoint import Checkpoint, StoredTensor
-from gemcore.models.layout import EMBEDDING, WeightUnit, norm_sources, rotation_table, weight_units
-from gemcore.packing import Quantized, check_finite, pack, pack_halves, pack_weight
+from gemcore.models.layout import (
+    EMBEDDING,
+    WeightUnit,
+    norm_sources,
+    rotation_table,
+    units_of,
+    weight_units,
+)
+from gemcore.packing import (
+    Quantized,
+    check_finite,
+    pack,
+    pack_halves,
+    pack_weight,
+    some_rows,
+    stacked,
+)
 from gemcore.reports import Plan, QuantizationReport
 from gemcore.schemes import Scheme, get_scheme
 
@@ -35,6 +51,7 @@ def pack_checkpoint(
     reads them, and what was done.
     Raises GemError for a plan that does not fit the model, FormatError for weights that are not finite.
     """
+    checkpoint = banded(checkpoint, plan)
     units = weight_units(checkpoint.config)
     schemes = plan.schemes()
     if set(schemes) != {unit.name for unit in units}:
@@ -54,8 +71,10 @@ def pack_checkpoint(
             progress(done + 1, len(units))
     if checkpoint.config.tied_head:
         # Of the embedding a token reads one row, and at the end, as the head, the whole.
-        weights[f"{EMBEDDING}.packed"] = weights.pop(f"{EMBEDDING}.packed")
-    before = sum(checkpoint.tensors[s].data.nbytes for unit in units for s in unit.sources)
+        for unit in units_of(checkpoint.config, EMBEDDING):
+            weights[f"{unit.name}.packed"] = weights.pop(f"{unit.name}.packed")
+    sources = dict.fromkeys(source for unit in units for source in unit.sources)
+    before = sum(checkpoint.tensors[source].data.nbytes for source in sources)
     report = QuantizationReport(
         quantized=sum(get_scheme(name).grouped for name in schemes.values()),
         lossless=lossless,
@@ -86,9 +105,21 @@ def dense_weights(checkpoint: Checkpoint) -> Weights:
     return weights
 
 
+def banded(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
+    """The checkpoint with the bands of the vocabulary that a plan asks for."""
+    if checkpoint.config.vocabulary_bands == plan.vocabulary_bands:
+        return checkpoint
+    config = attrs.evolve(checkpoint.config, vocabulary_bands=plan.vocabulary_bands)
+    return attrs.evolve(checkpoint, config=config)
+
+
 def float_unit(checkpoint: Checkpoint, unit: WeightUnit) -> npt.NDArray[np.float32]:
     """One weight unit `[out, in]` as float32, its sources stacked."""
-    return np.concatenate([checkpoint.tensors[name].to_float32() for name in unit.sources])
+    tensors = [checkpoint.tensors[name] for name in unit.sources]
+    if unit.rows is not None:
+        (tensor,) = tensors
+        return tensor.to_float32()[slice(*unit.rows)]
+    return np.concatenate([tensor.to_float32() for tensor in tensors])
 
 
 def pack_unit(
@@ -101,10 +132,10 @@ def pack_unit(
         if not lossless:
             return pack_weight(float_unit(checkpoint, unit), scheme), False
         if not scheme.grouped:
-            halves = np.concatenate([source.data for source in sources])
+            halves = np.concatenate([source.data for source in sources])[_rows(unit)]
             check_finite(halves)
             return pack_halves(halves), True
-        quantized = _stack([_codes(source) for source in sources])
+        quantized = some_rows(stacked([_codes(source) for source in sources]), _rows(unit))
         check_finite(quantized.scales)
         if quantized.minima is not None:
             check_finite(quantized.minima)
@@ -117,13 +148,8 @@ def _codes(source: StoredTensor) -> Quantized:
     return codes_from_blocks(source.encoding, source.data)
 
 
-def _stack(parts: list[Quantized]) -> Quantized:
-    minima = [part.minima for part in parts if part.minima is not None]
-    return Quantized(
-        codes=np.concatenate([part.codes for part in parts]),
-        scales=np.concatenate([part.scales for part in parts]),
-        minima=np.concatenate(minima) if minima else None,
-    )
+def _rows(unit: WeightUnit) -> slice:
+    return slice(None) if unit.rows is None else slice(*unit.rows)
 
 
 def _float_vector(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float32]:

@@ -17,5 +17,7 @@ def gem_targets() -> Iterator[TargetRecord]:
         summary="iPhone 13 (A15, iOS 15 and newer): an .xcframework with a C header",
         loader="gem_apple.phone:iphone_13",
         reference_url="https://developer.apple.com/documentation/xcode/creating-a-multi-platform-binary-framework-bundle",
-        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
+        capabilities=frozenset(
+            {"execute", "routed_lora", "vocabulary-bands", "cache-f16", "cache-q8", *SCHEMES}
+        ),
     )

@@ -18,7 +18,7 @@ def gem_targets() -> Iterator[TargetRecord]:
         loader="gem_arm.linux:raspberry_pi_4",
         reference_url="https://datasheets.raspberrypi.com/rpi4/raspberry-pi-4-product-brief.pdf",
         capabilities=frozenset(
-            {"execute", "rpc", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}
+            {"execute", "rpc", "routed_lora", "vocabulary-bands", "cache-f16", "cache-q8", *SCHEMES}
         ),
     )
     yield TargetRecord(
@@ -26,5 +26,7 @@ def gem_targets() -> Iterator[TargetRecord]:
         summary="Google Pixel 6 (Android, ARM with dot products): a library with a C header",
         loader="gem_arm.android:pixel_6",
         reference_url="https://developer.android.com/ndk/guides/abis#arm64-v8a",
-        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
+        capabilities=frozenset(
+            {"execute", "routed_lora", "vocabulary-bands", "cache-f16", "cache-q8", *SCHEMES}
+        ),
     )

@@ -26,5 +26,7 @@ def gem_targets() -> Iterator[TargetRecord]:
                 help="instructions that the kernels use; auto takes the best that this machine has",
             ),
         ),
-        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
+        capabilities=frozenset(
+            {"execute", "routed_lora", "vocabulary-bands", "cache-f16", "cache-q8", *SCHEMES}
+        ),
     )

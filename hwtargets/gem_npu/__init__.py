@@ -19,7 +19,9 @@ def gem_targets() -> Iterator[TargetRecord]:
         summary="Qualcomm Hexagon with HVX, one program without TVM's runtime (emulated here)",
         loader="gem_npu.target:HexagonTarget",
         reference_url="https://docs.qualcomm.com/bundle/publicresource/topics/80-N2040-49/",
-        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
+        capabilities=frozenset(
+            {"execute", "routed_lora", "vocabulary-bands", "cache-f16", "cache-q8", *SCHEMES}
+        ),
         # HVX attends to int8; to floats only scalar instructions do.
         preferred_cache="q8",
     )

@@ -23,7 +23,11 @@ OPTIONS = (
         name="bandwidth", type=str, help="bytes a second of its memory: 12GB; else the target's"
     ),
     Option(name="plan", type=str, help="a plan that `gem quantize -o` wrote, instead of a limit"),
-    Option(name="schemes", type=str, help="schemes to choose among, with spaces between; else all"),
+    Option(
+        name="schemes",
+        type=str,
+        help="schemes to choose among, with spaces between; else the best of each size",
+    ),
     Option(
         name="kv_cache",
         type=str,
@@ -58,6 +62,14 @@ OPTIONS = (
         minimum=0,
         maximum=10,
         help="of the calibrated rounding, in parts of the mean Hessian diagonal; else by the text",
+    ),
+    Option(
+        name="bands",
+        type=int,
+        default=3,
+        minimum=1,
+        maximum=6,
+        help="parts of embedding and head, of frequent and of rare tokens, each with its precision",
     ),
 )
 

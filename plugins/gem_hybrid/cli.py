@@ -67,6 +67,7 @@ def quantize(
     from gem_hybrid.plan_file import write_plan
     from gemcore.cli.display import StepDisplay
     from gemcore.models.sources import load_checkpoint
+    from gemcore.models.weights import banded
     from gemcore.plugins import get_host
     from gemcore.recipe import DEFAULT_MODEL
 
@@ -83,6 +84,7 @@ def quantize(
         checkpoint = load_checkpoint(model or DEFAULT_MODEL, host, display.download)
         display.step("measuring what precision costs", 0, 1)
         plan = maker.plan(checkpoint, None, None)
+        checkpoint = banded(checkpoint, plan)
         _check_plan(plan, checkpoint, strict, gguf)
         notes = _notes(plan, checkpoint)
         if output is not None:

@@ -22,13 +22,13 @@ from gem_hybrid.states import (
 from gemcore.errors import UsageError
 from gemcore.models.cache_layout import DEFAULT_CACHE
 from gemcore.models.checkpoint import Checkpoint
-from gemcore.models.layout import EMBEDDING, HEAD, weight_units
+from gemcore.models.layout import EMBEDDING, HEAD, WeightUnit, vocabulary_weight, weight_units
 from gemcore.models.weights import float_unit
 from gemcore.packing import unpack_weight
 from gemcore.schemes import get_scheme
 
 WeightSource = Callable[[str], Tensor]
-"""Gives a unit's float32 weight `[out, in]` by its name."""
+"""Gives a unit's float32 weight `[out, in]` by its name; the embedding and the head whole."""
 
 
 @attrs.frozen(kw_only=True)
@@ -70,19 +70,14 @@ def measure_divergence(
     Raises:
         UsageError: a model's logits are not finite.
     """
-    shapes = {unit.name: unit.shape for unit in weight_units(checkpoint.config)}
-
-    def packed(name: str) -> Tensor:
-        scheme = get_scheme(schemes[name])
-        return torch.from_numpy(unpack_weight(weights[f"{name}.packed"], scheme, shapes[name][0]))
-
+    packed = packed_source(checkpoint, schemes, weights)
     exact = float_source(checkpoint)
     base = final_states(checkpoint, exact, windows)
     head = EMBEDDING if checkpoint.config.tied_head else HEAD
     heads = exact(head), packed(head)
     alone = final_states(checkpoint, packed, windows)
     only = _compare(checkpoint, base, alone, heads)
-    rounds = {name for name, scheme in schemes.items() if get_scheme(scheme).grouped}
+    rounds = {_whole(name) for name, scheme in schemes.items() if get_scheme(scheme).grouped}
     whole = final_states(checkpoint, packed, windows, rounds=rounds, cache=cache, head=head)
     found = _compare(checkpoint, base, whole, heads)
     return attrs.evolve(found, weights_only=only.kl)
@@ -97,10 +92,31 @@ def cache_divergence(checkpoint: Checkpoint, cache: str, windows: Windows) -> Di
     return _compare(checkpoint, base, other, (head, head))
 
 
+def packed_source(
+    checkpoint: Checkpoint, schemes: Mapping[str, str], weights: Mapping[str, npt.NDArray[Any]]
+) -> WeightSource:
+    """The weights that packed ones stand for; arguments as `measure_divergence` has them."""
+    units = weight_units(checkpoint.config)
+
+    def unpacked(unit: WeightUnit) -> Tensor:
+        scheme = get_scheme(schemes[unit.name])
+        return torch.from_numpy(
+            unpack_weight(weights[f"{unit.name}.packed"], scheme, unit.shape[0])
+        )
+
+    return lambda name: torch.cat([unpacked(unit) for unit in units if _whole(unit.name) == name])
+
+
 def float_source(checkpoint: Checkpoint) -> WeightSource:
     """The weights as the checkpoint has them."""
-    units = {unit.name: unit for unit in weight_units(checkpoint.config)}
+    config = attrs.evolve(checkpoint.config, vocabulary_bands=())
+    units = {unit.name: unit for unit in weight_units(config)}
     return lambda name: torch.from_numpy(float_unit(checkpoint, units[name]))
+
+
+def _whole(name: str) -> str:
+    """Of a unit: bands of the embedding and of the head are read as one."""
+    return vocabulary_weight(name) or name
 
 
 def final_states(

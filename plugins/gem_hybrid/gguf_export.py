@@ -2,7 +2,9 @@
 
 No weight is rounded again: codes, scales and minima go as they are into the ggml type that holds them. A type
 with more bits holds those of fewer, and groups of 64 are two blocks of 32 with one scale, so every scheme
-with a type of its kind (with a minimum or without) is written exactly, at worst in more bytes.
+with a type of its kind (with a minimum or without) is written exactly, at worst in more bytes. Only minima
+that are stored as zero points are rounded to float16, by less than a hundredth of a code. Bands of the
+vocabulary share one type.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from gemcore.formats.gguf import gguf_name, permute_rows
 from gemcore.formats.gguf_config import ARCHITECTURES
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.config import ModelConfig
-from gemcore.models.layout import norm_sources, weight_units
-from gemcore.models.weights import Weights
-from gemcore.packing import Quantized, unpack, unpack_halves
-from gemcore.schemes import get_scheme
+from gemcore.models.layout import norm_sources, vocabulary_weight, weight_units
+from gemcore.models.weights import Weights, banded
+from gemcore.packing import some_rows, unpack, unpack_halves
+from gemcore.schemes import Scheme, get_scheme
 from gemcore.text.gguf_metadata import tokenizer_metadata
 
 if TYPE_CHECKING:
@@ -48,14 +50,39 @@ class GgufTensor:
     data: npt.NDArray[Any]
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class _Piece:
+    """Rows of a tensor that one packed weight holds.
+
+    Attributes:
+        scheme, packed: of the weight.
+        stacked: its rows.
+        rows: those of the tensor.
+    """
+
+    scheme: Scheme
+    packed: npt.NDArray[Any]
+    stacked: int
+    rows: slice
+
+
 def check_exportable(checkpoint: Checkpoint, plan: Plan) -> None:
     """Raise UsageError where the plan or the model has something that GGUF files of llama.cpp have not."""
     _check_architecture(checkpoint)
+    bands: dict[str, list[Scheme]] = {}
     for entry in plan.entries:
-        if encoding_for(get_scheme(entry.scheme)) is None:
+        scheme = get_scheme(entry.scheme)
+        bands.setdefault(vocabulary_weight(entry.unit) or entry.unit, []).append(scheme)
+        if encoding_for(scheme) is None:
             raise UsageError(
                 f"{entry.unit} is {entry.scheme}, which no GGUF type holds exactly: give it another "
                 "precision in the plan"
+            )
+    for name, own in bands.items():
+        if encoding_for(*own) is None:
+            raise UsageError(
+                f"the bands of {name} are {', '.join(scheme.name for scheme in own)}, which no single "
+                "GGUF type holds: plan with bands=1, or give them alike precisions in the plan"
             )
     tokenizer_metadata(checkpoint.text, checkpoint.config.vocabulary_size)
 
@@ -81,6 +108,7 @@ def write_gguf(path: Path, checkpoint: Checkpoint, plan: Plan, weights: Weights)
         UsageError: see `check_exportable`.
         GemError: the file cannot be written.
     """
+    checkpoint = banded(checkpoint, plan)
     check_exportable(checkpoint, plan)
     tensors = gguf_tensors(checkpoint, plan.schemes(), weights)
     _write(path, checkpoint, tensors, f"quantized by GEM: {plan.quantizer}")
@@ -135,28 +163,40 @@ def gguf_tensors(
         ordered = data if count is None else permute_rows(data, count)
         found[gguf_name(source)] = GgufTensor(encoding=encoding, data=ordered)
 
+    pieces: dict[str, list[_Piece]] = {}
     for unit in weight_units(config):
         scheme, start = get_scheme(schemes[unit.name]), 0
-        packed = weights[f"{unit.name}.packed"]
-        if scheme.grouped:
-            whole = unpack(packed, scheme, unit.shape[0])
-        else:
-            halves = unpack_halves(packed, unit.shape[0]).astype(np.float16)
         for source in unit.sources:
-            end = start + checkpoint.tensors[source].shape[0]
-            rows = slice(start, end)
-            if scheme.grouped:
-                encoding = encoding_for(scheme)
-                assert encoding is not None
-                add(source, encoding, blocks_from_codes(_rows(whole, rows), scheme))
-            else:
-                add(source, "F16", halves[rows])
-            start = end
+            rows = unit.shape[0] if unit.rows else checkpoint.tensors[source].shape[0]
+            piece = _Piece(
+                scheme=scheme,
+                packed=weights[f"{unit.name}.packed"],
+                stacked=unit.shape[0],
+                rows=slice(start, start + rows),
+            )
+            pieces.setdefault(source, []).append(piece)
+            start += rows
         for source in unit.bias_sources:
             add(source, "F32", checkpoint.tensors[source].to_float32())
+    for source, parts in pieces.items():
+        add(source, *_encoded(parts))
     for source in norm_sources(config).values():
         add(source, "F32", checkpoint.tensors[source].to_float32())
     return found
+
+
+def _encoded(parts: list[_Piece]) -> tuple[str, npt.NDArray[Any]]:
+    """The encoding of a tensor and its blocks, from its rows of one or more bands."""
+    encoding = encoding_for(*(part.scheme for part in parts))
+    assert encoding is not None
+    found: list[npt.NDArray[Any]] = []
+    for part in parts:
+        if not part.scheme.grouped:
+            found.append(unpack_halves(part.packed, part.stacked)[part.rows].astype(np.float16))
+            continue
+        whole = unpack(part.packed, part.scheme, part.stacked)
+        found.append(blocks_from_codes(some_rows(whole, part.rows), part.scheme, encoding))
+    return encoding, np.concatenate(found)
 
 
 def permuted_heads(config: ModelConfig) -> dict[str, int]:
@@ -164,14 +204,6 @@ def permuted_heads(config: ModelConfig) -> dict[str, int]:
     if not ARCHITECTURES[config.architecture].permutes_rows:
         return {}
     return {"q_proj": config.heads, "k_proj": config.kv_heads}
-
-
-def _rows(quantized: Quantized, rows: slice) -> Quantized:
-    return Quantized(
-        codes=quantized.codes[rows],
-        scales=quantized.scales[rows],
-        minima=None if quantized.minima is None else quantized.minima[rows],
-    )
 
 
 def _add_metadata(writer: GGUFWriter, checkpoint: Checkpoint, description: str) -> None:

@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from gemcore.packing import byte_factors
 from gemcore.schemes import Scheme
 
 CANDIDATES = 9
@@ -23,6 +24,7 @@ class Grid:
         affine: groups have a minimum.
         group: columns that share a scale.
         shrinks: of each candidate, the part of the extremes that its grid covers.
+        zero_step: what a step of a zero point is, in codes, where scales and minima take a byte each.
     """
 
     low: Tensor | float
@@ -30,6 +32,12 @@ class Grid:
     affine: bool
     group: int
     shrinks: tuple[Tensor | float, ...]
+    zero_step: Tensor | float | None = None
+
+    @property
+    def minimum_type(self) -> torch.dtype:
+        """Of minima as they are stored."""
+        return torch.float16 if self.zero_step is None else torch.float32
 
 
 def make_grid(schemes: Sequence[Scheme], rows: int) -> Grid:
@@ -51,7 +59,17 @@ def make_grid(schemes: Sequence[Scheme], rows: int) -> Grid:
         affine=schemes[0].has_minimum,
         group=schemes[0].group,
         shrinks=tuple(spread(each) for each in shrinks),
+        zero_step=spread([s.zero_step for s in schemes]) if schemes[0].byte_factors else None,
     )
+
+
+def stored(scale: Tensor, minimum: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """The nearest scales and minima that a scheme can store, from float32: float16, or float32 minima."""
+    if grid.zero_step is None:
+        return scale.half(), minimum.half()
+    step = grid.zero_step.numpy() if isinstance(grid.zero_step, Tensor) else grid.zero_step
+    scales, minima = byte_factors(scale.numpy(), minimum.numpy(), step)
+    return torch.from_numpy(scales), torch.from_numpy(minima)
 
 
 def nearest_codes(values: Tensor, inverse: Tensor, minimum: Tensor, grid: Grid) -> Tensor:

@@ -15,6 +15,11 @@ _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
+CHOICES = ("q2z-g32", "q3z-g32", "q4z-g32", "q5z-g32", "q6-g32", "q8-g32", "f16")
+"""Schemes to choose among if none are named: of each width the one that loses least for its bytes, among
+those whose kernels read as many bytes a second as `q4a-g32`'s."""
+
+
 @attrs.frozen(kw_only=True)
 class Limit:
     """Exactly one of three bounds.
@@ -99,12 +104,12 @@ def read_limit(
 
 
 def read_schemes(text: str | None) -> tuple[str, ...]:
-    """The schemes to choose among: those named, or all that there are.
+    """The schemes to choose among: those named, or `CHOICES`.
 
     Raises:
         UsageError: one does not exist, or none is named.
     """
-    names = tuple(SCHEMES) if text is None else tuple(dict.fromkeys(text.split()))
+    names = CHOICES if text is None else tuple(dict.fromkeys(text.split()))
     if not names:
         raise UsageError(
             "quantizer 'hybrid': option 'schemes' is empty: name some of " + ", ".join(SCHEMES)

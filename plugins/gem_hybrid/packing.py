@@ -30,7 +30,14 @@ from gem_hybrid.statistics import mean_square
 from gem_hybrid.unfinished import UnfinishedWeights
 from gemcore.errors import FormatError, GemError
 from gemcore.models.checkpoint import Checkpoint
-from gemcore.models.layout import EMBEDDING, HEAD, WeightUnit, weight_units
+from gemcore.models.layout import (
+    EMBEDDING,
+    HEAD,
+    WeightUnit,
+    units_of,
+    vocabulary_weight,
+    weight_units,
+)
 from gemcore.models.weights import float_unit, pack_unit
 from gemcore.packing import pack, unpack_weight
 from gemcore.schemes import Scheme, get_scheme
@@ -68,6 +75,8 @@ class CalibratedPacker:
         self._last = max((i for i, yes in enumerate(rounded) if yes), default=-1)
         self._rounded = {unit.name for unit, yes in zip(units, rounded, strict=True) if yes}
         self._place = {unit.name: i for i, unit in enumerate(units)}
+        self._embedding: list[Tensor] = []
+        self._embedding_end = units_of(checkpoint.config, EMBEDDING)[-1]
         self._states: list[Tensor] = []
         self._layer: Any = None
         self._stages: Generator[tuple[str, list[Tensor]], None, list[Tensor]] | None = None
@@ -78,7 +87,7 @@ class CalibratedPacker:
         self, checkpoint: Checkpoint, unit: WeightUnit, scheme: Scheme
     ) -> tuple[npt.NDArray[Any], bool]:
         """One packed weight, and whether it holds exactly what the file holds."""
-        place, reading = self._place[unit.name], unit.name not in (EMBEDDING, HEAD)
+        place, reading = self._place[unit.name], vocabulary_weight(unit.name) is None
         if reading and place <= self._last:
             self._enter(unit)
         found = None if self._kept is None else self._kept.read(unit, scheme)
@@ -103,9 +112,9 @@ class CalibratedPacker:
         return packed, exact
 
     def _hessian(self, unit: WeightUnit) -> Tensor:
-        if unit.name == EMBEDDING:
-            return embedding_hessian(self._checkpoint, self._calibration)
-        if unit.name == HEAD:
+        if vocabulary_weight(unit.name) == EMBEDDING:
+            return embedding_hessian(self._checkpoint, self._calibration, unit)
+        if vocabulary_weight(unit.name) == HEAD:
             return mean_square(final_norm(self._checkpoint, self._states))
         return mean_square(self._read)
 
@@ -122,8 +131,14 @@ class CalibratedPacker:
 
     def _advance(self, unit: WeightUnit, weight: Tensor) -> None:
         """Take over a weight as it was rounded; behind a layer's last one, leave the layer."""
-        if unit.name == EMBEDDING:
-            self._states = [weight[torch.tensor(window)] for window in self._windows]
+        whole = vocabulary_weight(unit.name)
+        if whole is not None:
+            if whole == EMBEDDING:
+                self._embedding.append(weight)
+            if unit == self._embedding_end:
+                embedding = torch.cat(self._embedding)
+                self._states = [embedding[torch.tensor(window)] for window in self._windows]
+                self._embedding = []
             return
         set_weight(module_of(self._layer, unit), weight)
         if self._stages is not None and unit.name.endswith(".feed_forward.down"):

@@ -7,10 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from gem_hybrid.cache_precision import cache_bytes
 from gem_hybrid.sensitivity import KV_CACHE, packed_bytes
 from gemcore.cache import write_atomically
-from gemcore.errors import UsageError, unknown_name
+from gemcore.errors import FormatError, UsageError, unknown_name
 from gemcore.experts.fingerprint import base_fingerprint
 from gemcore.models.cache_layout import check_cache_scheme
 from gemcore.models.checkpoint import Checkpoint
@@ -22,6 +24,8 @@ FORMAT = 1
 MOST_BYTES = 4_000_000
 _KEYS = {"format": int, "model": str, "fingerprint": str, "quantizer": str, "weights": dict}
 _CACHE_KEY = "kv_cache"
+_BANDS_KEY = "vocabulary_bands"
+_OPTIONAL = (_CACHE_KEY, _BANDS_KEY)
 
 
 def plan_text(checkpoint: Checkpoint, plan: Plan, notes: tuple[str, ...] = ()) -> str:
@@ -33,6 +37,7 @@ def plan_text(checkpoint: Checkpoint, plan: Plan, notes: tuple[str, ...] = ()) -
         f"fingerprint = {_quoted(base_fingerprint(checkpoint))}",
         f"quantizer = {_quoted(plan.quantizer)}",
         *([] if plan.kv_cache is None else [f"{_CACHE_KEY} = {_quoted(plan.kv_cache.scheme)}"]),
+        *([f"{_BANDS_KEY} = {list(plan.vocabulary_bands)}"] if plan.vocabulary_bands else []),
         "",
         "[weights]",
     ]
@@ -66,7 +71,12 @@ def read_plan(path: Path, checkpoint: Checkpoint, words: str) -> Plan:
             f"plan '{path}' was made for another model ('{content['model']}') than "
             f"'{checkpoint.name}': make one with gem quantize {checkpoint.name}"
         )
-    units = {unit.name: unit for unit in weight_units(checkpoint.config)}
+    bands = _bands(path, content.get(_BANDS_KEY, []))
+    try:
+        config = attrs.evolve(checkpoint.config, vocabulary_bands=bands)
+    except FormatError as error:
+        raise UsageError(f"plan '{path}': {error}") from error
+    units = {unit.name: unit for unit in weight_units(config)}
     weights = content["weights"]
     for name in weights:
         if name not in units:
@@ -84,7 +94,13 @@ def read_plan(path: Path, checkpoint: Checkpoint, words: str) -> Plan:
         size = packed_bytes(unit, get_scheme(scheme))
         entries.append(PlanEntry(unit=name, scheme=scheme, reason="as planned", bytes=size))
     cache = _cache_entry(path, content[_CACHE_KEY], checkpoint) if _CACHE_KEY in content else None
-    return Plan(quantizer=words, entries=tuple(entries), kv_cache=cache)
+    return Plan(quantizer=words, entries=tuple(entries), kv_cache=cache, vocabulary_bands=bands)
+
+
+def _bands(path: Path, rows: object) -> tuple[int, ...]:
+    if not isinstance(rows, list) or not all(type(row) is int for row in rows):
+        raise UsageError(f"plan '{path}': {_BANDS_KEY} must be a list of rows, as [3072, 12288]")
+    return tuple(rows)
 
 
 def _cache_entry(path: Path, scheme: object, checkpoint: Checkpoint) -> PlanEntry:
@@ -116,8 +132,8 @@ def _check(path: Path, content: dict[str, Any]) -> None:
         if type(content.get(key)) is not kind:
             raise UsageError(f"'{path}' is no plan: it lacks '{key}', which gem quantize -o writes")
     for key in content:
-        if key not in (*_KEYS, _CACHE_KEY):
-            raise UsageError(f"plan '{path}': {unknown_name('key', key, (*_KEYS, _CACHE_KEY))}")
+        if key not in (*_KEYS, *_OPTIONAL):
+            raise UsageError(f"plan '{path}': {unknown_name('key', key, (*_KEYS, *_OPTIONAL))}")
     if content["format"] != FORMAT:
         raise UsageError(
             f"plan '{path}' has format {content['format']}, but this GEM reads format {FORMAT}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from gem_hybrid.bands import first_rows
 from gem_hybrid.beside import beside_weights, set_bytes
 from gem_hybrid.cache_precision import AUTO, cache_choices
 from gem_hybrid.calibration import Calibration, calibrate_on, calibration_text, read_calibration
@@ -19,7 +20,7 @@ from gem_hybrid.speed import device_speed, with_seconds
 from gemcore.errors import UsageError
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.layout import weight_units
-from gemcore.models.weights import Progress, Weights, pack_checkpoint
+from gemcore.models.weights import Progress, Weights, banded, pack_checkpoint
 from gemcore.options import PluginChoice
 from gemcore.reports import Plan, QuantizationReport
 from gemcore.schemes import get_scheme
@@ -58,10 +59,12 @@ class HybridQuantizer:
     context: int | None = None
     experts: str | None = None
     schemes: tuple[str, ...]
+    own_codes: bool = False
     calibration_path: str | None = None
     tokens: int = 8192
     calibrated: bool = True
     damping: float | None = None
+    bands: int = 3
     words: str = "hybrid"
 
     def plan(
@@ -85,6 +88,7 @@ class HybridQuantizer:
                     f"plan '{self.plan_path}' takes {size} bytes, more than the {budget} allowed"
                 )
             return plan
+        checkpoint = self._in_bands(checkpoint)
         limit = self.limit(checkpoint, budget)
         beside = () if self.experts is None else beside_weights(checkpoint, self.experts)
         if limit.bytes is not None and self.bits is None:
@@ -100,7 +104,9 @@ class HybridQuantizer:
                 limit = attrs.evolve(limit, bytes=limit.bytes + size)
         if speed is not None:
             table = with_seconds(table, checkpoint.config, speed)
-        return attrs.evolve(make_plan(table, limit, self.words), beside=beside)
+        plan = make_plan(table, limit, self.words)
+        bands = checkpoint.config.vocabulary_bands
+        return attrs.evolve(plan, beside=beside, vocabulary_bands=bands)
 
     def apply(
         self, checkpoint: Checkpoint, plan: Plan, progress: Progress | None = None
@@ -115,12 +121,14 @@ class HybridQuantizer:
         from gem_hybrid.unfinished import UnfinishedWeights
         from gemcore import __version__
 
+        checkpoint = banded(checkpoint, plan)
         text, schemes = self.calibration(checkpoint), plan.schemes()
         kept = UnfinishedWeights(
             {
                 "model": checkpoint.identity,
                 "text": text.digest,
                 "schemes": {n: attrs.asdict(get_scheme(s)) for n, s in schemes.items()},
+                "bands": plan.vocabulary_bands,
                 "damping": self.damping,
                 "version": [VERSION, __version__],
             }
@@ -160,9 +168,10 @@ class HybridQuantizer:
     ) -> tuple[UnitChoices, ...]:
         """For each weight the precisions that it may have, with bytes and expected KL."""
         return measure_choices(
-            checkpoint,
+            self._in_bands(checkpoint),
             self.calibration(checkpoint, calibration),
             self.schemes,
+            own_codes=self.own_codes,
             calibrated=self.calibrated,
             damping=self.damping,
             step=progress,
@@ -176,6 +185,13 @@ class HybridQuantizer:
             return None
         windows = self.calibration(checkpoint, calibration).held_out
         return cache_choices(checkpoint, self.kv_cache, self.context, windows[:CACHE_WINDOWS])
+
+    def _in_bands(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with as many bands of the vocabulary as are to be planned."""
+        rows = first_rows(checkpoint.config.vocabulary_size, self.bands)
+        return attrs.evolve(
+            checkpoint, config=attrs.evolve(checkpoint.config, vocabulary_bands=rows)
+        )
 
     def calibration(
         self, checkpoint: Checkpoint, texts: Sequence[str] | None = None
@@ -237,6 +253,7 @@ def hybrid(
     tokens: int,
     rounding: str,
     damping: float | None,
+    bands: int = 3,
 ) -> HybridQuantizer:
     """The quantizer from its options.
 
@@ -279,6 +296,7 @@ def hybrid(
         "tokens": None if tokens == 8192 else tokens,
         "rounding": None if rounding == "calibrated" else rounding,
         "damping": damping,
+        "bands": None if bands == 3 else bands,
     }
     choice = PluginChoice("hybrid", {n: v for n, v in typed.items() if v is not None})
     return HybridQuantizer(
@@ -293,9 +311,11 @@ def hybrid(
         experts=experts,
         plan_path=None if plan is None else Path(plan).expanduser(),
         schemes=read_schemes(schemes),
+        own_codes=schemes is None,
         calibration_path=calibration,
         tokens=tokens,
         calibrated=rounding == "calibrated",
         damping=damping,
+        bands=bands,
         words=str(choice),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gem_hybrid.grid import Grid, nearest_codes, reciprocal
+from gem_hybrid.grid import Grid, nearest_codes, reciprocal, stored
 
 
 def refine(
@@ -28,7 +28,7 @@ def refine(
     Args:
         weight: float32 `[in, rows]`: one column is one piece of memory.
         codes: int16 `[in, rows]`, less the offset.
-        scales, minima: float16 `[in / group, rows]`.
+        scales, minima: `[in / group, rows]`, as the grid stores them.
         hessian: float32 `[in, in]`, damped.
         grid: the codes that there are.
         passes: over all columns.
@@ -91,7 +91,7 @@ def _choose_codes(
 def _fit(
     codes: Tensor, slopes: Tensor, part: Tensor, scale: Tensor, minimum: Tensor, grid: Grid
 ) -> tuple[Tensor, Tensor]:
-    """The best scale and minimum for a group's codes, float16 `[rows]`; as they were where none is better.
+    """The best scale and minimum for a group's codes, `[rows]`; as they were where none is better.
 
     In `a`, the change of the scale, and `b`, that of the minimum, the error changes by
     `2(a·c + b·1)·slopes + (a·c + b·1)ᵀ·part·(a·c + b·1)`.
@@ -99,18 +99,20 @@ def _fit(
     curved = part @ codes
     slope = (codes * slopes).sum(0)
     square = (codes * curved).sum(0)
+    step, low = scale.float(), minimum.float()
     if not grid.affine:
-        a, b = -slope * reciprocal(square), torch.zeros_like(slope)
+        new_scale, new_minimum = stored(step - slope * reciprocal(square), low, grid)
         other = mixed = total = torch.zeros_like(slope)
     else:
         other, mixed, total = slopes.sum(0), curved.sum(0), part.sum().expand_as(slope)
         determinant = square * total - mixed.square()
         known = determinant > 1e-6 * square * total
         inverse = torch.where(known, 1 / torch.where(known, determinant, 1.0), 0.0)
-        a = (mixed * other - total * slope) * inverse
-        b = (mixed * slope - square * other) * inverse
-    found = (scale.float() + a).half(), (minimum.float() + b).half()
-    a, b = found[0].float() - scale.float(), found[1].float() - minimum.float()
+        new_scale, _ = stored(step + (mixed * other - total * slope) * inverse, low, grid)
+        # The minimum is the best one for the scale as it is stored.
+        b = torch.where(known, -(other + (new_scale.float() - step) * mixed) / total, 0.0)
+        new_scale, new_minimum = stored(new_scale.float(), low + b, grid)
+    a, b = new_scale.float() - step, new_minimum.float() - low
     gain = 2 * (a * slope + b * other) + a * a * square + 2 * a * b * mixed + b * b * total
     better = gain < 0  # not where something overflowed
-    return torch.where(better, found[0], scale), torch.where(better, found[1], minimum)
+    return torch.where(better, new_scale, scale), torch.where(better, new_minimum, minimum)

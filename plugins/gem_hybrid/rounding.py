@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gem_hybrid.grid import Grid, make_grid, nearest_codes, reciprocal
+from gem_hybrid.grid import Grid, make_grid, nearest_codes, reciprocal, stored
 from gem_hybrid.refining import refine
 from gemcore.errors import UsageError
-from gemcore.packing import Quantized, dequantize, quantize
+from gemcore.packing import Quantized, dequantize, quantize, stacked
 from gemcore.schemes import GROUP, Scheme
 
 LEAST_DAMPING = 0.05
@@ -137,12 +137,7 @@ def round_calibrated(weight: Floats, prepared: RoundingOrder, scheme: Scheme) ->
         nearest = quantize(piece, scheme)
         (found,) = round_side_by_side(piece, prepared, [scheme], PASSES)
         parts.append(_better_rows(piece, prepared.hessian, scheme, found, nearest))
-    minima = [part.minima for part in parts if part.minima is not None]
-    return Quantized(
-        codes=np.concatenate([part.codes for part in parts]),
-        scales=np.concatenate([part.scales for part in parts]),
-        minima=np.concatenate(minima) if minima else None,
-    )
+    return stacked(parts)
 
 
 def round_side_by_side(
@@ -196,7 +191,7 @@ def row_errors(weight: Floats, rounded: Floats, hessian: Tensor) -> npt.NDArray[
 def _round_rows(
     weight: Tensor, prepared: RoundingOrder, schemes: Sequence[Scheme], passes: int
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """For each scheme codes uint8 `[rows, in]`, scales and minima float16 `[rows, in / group]`."""
+    """For each scheme codes uint8 `[rows, in]`, scales and minima `[rows, in / group]`."""
     order, factor, grid = prepared.order, prepared.factor, make_grid(schemes, len(weight))
     size = grid.group
     # [in, rows]: one column is one piece of memory.
@@ -204,7 +199,7 @@ def _round_rows(
     inputs, rows = columns.shape
     codes = torch.empty(inputs, rows, dtype=torch.int16)
     scales = torch.empty(inputs // size, rows, dtype=torch.float16)
-    minima = torch.zeros(inputs // size, rows, dtype=torch.float16)
+    minima = torch.zeros(inputs // size, rows, dtype=grid.minimum_type)
     importance = factor.diagonal().square().reciprocal()
     places = order.tolist()
     for start in range(0, inputs, size):
@@ -241,7 +236,7 @@ def _round_rows(
 
 
 def search_scales(values: Tensor, importance: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """Scale and minimum of one group for each row, float16 `[rows]`, of least weighted error.
+    """Scale and minimum of one group for each row, `[rows]`, of least weighted error.
 
     Each candidate cuts the grid a little shorter than the extremes ask for, as more bits want less, and
     has its scale and minimum fitted to its codes by least squares.
@@ -258,12 +253,12 @@ def _search(values: Tensor, importance: Tensor, grid: Grid) -> tuple[Tensor, Ten
     best: tuple[Tensor, Tensor, Tensor] | None = None
     means = importance @ values
     for start, start_low in _starts(values, grid):
-        scale, low = start.half(), start_low.half()
+        scale, low = stored(start, start_low, grid)
         step, minimum = scale.float(), low.float()
         codes = nearest_codes(values, reciprocal(step), minimum, grid)
         best = _best(best, _error(values, codes, importance, step, minimum, grid), scale, low)
         step, minimum = _fit(values, codes, importance, means, step, minimum, grid)
-        scale, low = step.half(), minimum.half()
+        scale, low = stored(step, minimum, grid)
         step, minimum = scale.float(), low.float()
         codes = nearest_codes(values, reciprocal(step), minimum, grid)
         best = _best(best, _error(values, codes, importance, step, minimum, grid), scale, low)
@@ -318,11 +313,11 @@ def _fit(
     determinant = total * squares - sums.square()
     known = determinant > 1e-6 * total * squares
     divisor = torch.where(known, determinant, 1.0)
-    fitted = (
-        (total * products - means * sums) / divisor,
-        (squares * means - sums * products) / divisor,
-    )
-    return torch.where(known, fitted[0], scale), torch.where(known, fitted[1], minimum)
+    fitted = (total * products - means * sums) / divisor
+    step, _ = stored(torch.where(known, fitted, scale), minimum, grid)
+    # The minimum is the best one for the scale as it is stored.
+    low = (means - step.float() * sums) / total
+    return step.float(), torch.where(known, low, minimum)
 
 
 def _error(

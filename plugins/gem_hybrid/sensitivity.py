@@ -27,6 +27,7 @@ from gem_hybrid.statistics import (
     Term,
     measure_importance,
     measure_inputs,
+    of_rows,
     rounding_hessian,
     unit_terms,
 )
@@ -34,7 +35,13 @@ from gemcore.cache import cache_folder, cache_root, write_atomically
 from gemcore.errors import FormatError, GemError, UsageError
 from gemcore.formats.ggml_blocks import LOSSLESS_SCHEMES
 from gemcore.models.checkpoint import Checkpoint
-from gemcore.models.layout import EMBEDDING, WeightUnit, weight_units
+from gemcore.models.layout import (
+    EMBEDDING,
+    WeightUnit,
+    units_of,
+    vocabulary_weight,
+    weight_units,
+)
 from gemcore.models.weights import float_unit
 from gemcore.packing import dequantize, pack_halves, quantize, unpack_halves
 from gemcore.schemes import TILE, Scheme, fits, get_scheme
@@ -55,7 +62,7 @@ GPTQ, in half the time."""
 KV_CACHE = "kv_cache"
 """What the keys and values are called among the weights."""
 
-VERSION = 4
+VERSION = 6
 """Of the arithmetic of sensitivity and rounding: what was kept by another is not used."""
 
 Step = Callable[[int, int], None]
@@ -90,6 +97,7 @@ def measure_choices(
     calibration: Calibration,
     schemes: Sequence[str],
     *,
+    own_codes: bool = False,
     calibrated: bool = True,
     damping: float | None = None,
     step: Step | None = None,
@@ -102,6 +110,7 @@ def measure_choices(
         checkpoint: the model.
         calibration: what its activations and gradients are measured on.
         schemes: names of the schemes to choose among; `f16` stands in where none of them fits.
+        own_codes: choose also the scheme that holds a weight's own codes in the file exactly.
         calibrated: rounded with error feedback, or to nearest.
         damping: of the calibrated rounding; None for what the amount of text asks for.
         step: called with the units done and the units in all.
@@ -109,7 +118,7 @@ def measure_choices(
     Raises:
         FormatError: a weight is not finite.
     """
-    key = _key(checkpoint, calibration, schemes, calibrated, damping)
+    key = _key(checkpoint, calibration, schemes, own_codes, calibrated, damping)
     path = cache_root() / "sensitivity" / f"{key}.json"
     units = weight_units(checkpoint.config)
     known = _read(path, units)
@@ -118,39 +127,46 @@ def measure_choices(
     for unit in units:
         check_unit(checkpoint, unit)
     # The embedding may be the head, and then comes last.
-    ordered = [*units[1:], units[0]] if checkpoint.config.tied_head else list(units)
+    tied = checkpoint.config.tied_head
+    ordered = sorted(units, key=lambda unit: tied and vocabulary_weight(unit.name) == EMBEDDING)
     partial = path.with_suffix(".partial.json")
     found = {unit.unit: unit for unit in _read(partial, ordered, whole=False) or ()}
     measured, others = _split(calibration.windows)
     importance = measure_importance(checkpoint, measured)
-    wanted = {unit.name for unit in units if unit.name not in found}
-    by_name = {unit.name: unit for unit in units}
-    written = time.monotonic()
+    left = [unit for unit in units if unit.name not in found]
+    wanted = {_whole(unit) for unit in left}
+    written, tokens = time.monotonic(), sum(map(len, others))
     for name, pair in _inputs(checkpoint, (measured, others), wanted):
-        terms, rounding = (
-            unit_terms(name, importance, inputs, checkpoint.config.tied_head) for inputs in pair
-        )
-        if name == EMBEDDING:
-            _write_hessian(checkpoint, calibration, rounding_hessian(rounding))
-        tokens = sum(map(len, others))
-        rounder = _Rounder(
-            terms=terms,
-            hessian=rounding_hessian(rounding),
-            calibrated=calibrated,
-            damping=damping_for(by_name[name].shape[1], tokens, damping, DAMPING_FACTOR),
-        )
-        with one_thread():
-            found[name] = _choices(checkpoint, by_name[name], schemes, rounder)
-        if time.monotonic() - written > SECONDS_TO_LOSE:
-            _write(partial, [found[unit.name] for unit in ordered if unit.name in found])
-            written = time.monotonic()
-        if step is not None:
-            step(len(found), len(units))
+        terms = unit_terms(name, importance, pair[0], tied)
+        rounding = unit_terms(name, importance, pair[1], tied, rounding=True)
+        for unit in [unit for unit in left if _whole(unit) == name]:
+            hessian = rounding_hessian(of_rows(rounding, unit))
+            if name == EMBEDDING:
+                _write_hessian(checkpoint, calibration, unit, hessian)
+            rounder = _Rounder(
+                terms=of_rows(terms, unit),
+                hessian=hessian,
+                calibrated=calibrated,
+                damping=damping_for(unit.shape[1], tokens, damping, DAMPING_FACTOR),
+            )
+            own = _own_scheme(checkpoint, unit) if own_codes else ()
+            with one_thread():
+                allowed = tuple(dict.fromkeys((*schemes, *own)))
+                found[unit.name] = _choices(checkpoint, unit, allowed, rounder)
+            if time.monotonic() - written > SECONDS_TO_LOSE:
+                _write(partial, [found[unit.name] for unit in ordered if unit.name in found])
+                written = time.monotonic()
+            if step is not None:
+                step(len(found), len(units))
     result = tuple(found[unit.name] for unit in units)
     _write(path, result)
     with suppress(OSError):
         partial.unlink(missing_ok=True)
     return result
+
+
+def _whole(unit: WeightUnit) -> str:
+    return vocabulary_weight(unit.name) or unit.name
 
 
 def _inputs(
@@ -174,11 +190,16 @@ def _split(windows: Windows) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
     return measured, others or measured
 
 
-def embedding_hessian(checkpoint: Checkpoint, calibration: Calibration) -> torch.Tensor:
-    """The Hessian that the embedding is rounded with, float32 `[hidden, hidden]`; kept in the cache."""
+def embedding_hessian(
+    checkpoint: Checkpoint, calibration: Calibration, unit: WeightUnit
+) -> torch.Tensor:
+    """The Hessian that the embedding, or a band of it, is rounded with; kept in the cache.
+
+    Float32 `[hidden, hidden]`.
+    """
     size = checkpoint.config.hidden_size
     try:
-        kept = np.load(_hessian_path(checkpoint, calibration), allow_pickle=False)
+        kept = np.load(_hessian_path(checkpoint, calibration, unit), allow_pickle=False)
         if kept.dtype == np.float32 and kept.shape == (size, size):
             return torch.from_numpy(kept)
     except (OSError, ValueError, EOFError):
@@ -188,20 +209,24 @@ def embedding_hessian(checkpoint: Checkpoint, calibration: Calibration) -> torch
     tied, inputs = checkpoint.config.tied_head, None
     if tied:
         ((_, (inputs,)),) = measure_inputs(checkpoint, (others,), {EMBEDDING})
-    found = rounding_hessian(unit_terms(EMBEDDING, importance, inputs, tied))
-    _write_hessian(checkpoint, calibration, found)
-    return found
+    terms = unit_terms(EMBEDDING, importance, inputs, tied, rounding=True)
+    for band in units_of(checkpoint.config, EMBEDDING):
+        found = rounding_hessian(of_rows(terms, band))
+        _write_hessian(checkpoint, calibration, band, found)
+    return rounding_hessian(of_rows(terms, unit))
 
 
-def _write_hessian(checkpoint: Checkpoint, calibration: Calibration, hessian: torch.Tensor) -> None:
+def _write_hessian(
+    checkpoint: Checkpoint, calibration: Calibration, unit: WeightUnit, hessian: torch.Tensor
+) -> None:
     with suppress(GemError):
         cache_folder("sensitivity")
-        with write_atomically(_hessian_path(checkpoint, calibration)) as file:
+        with write_atomically(_hessian_path(checkpoint, calibration, unit)) as file:
             np.save(file, hessian.numpy(), allow_pickle=False)
 
 
-def _hessian_path(checkpoint: Checkpoint, calibration: Calibration) -> Path:
-    content = [checkpoint.identity, calibration.digest, VERSION]
+def _hessian_path(checkpoint: Checkpoint, calibration: Calibration, unit: WeightUnit) -> Path:
+    content = [checkpoint.identity, calibration.digest, VERSION, unit.rows]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
     return cache_root() / "sensitivity" / f"{digest}.npy"
 
@@ -214,6 +239,13 @@ def _write(path: Path, found: Sequence[UnitChoices]) -> None:
             file.write(json.dumps([attrs.asdict(unit) for unit in found]).encode())
 
 
+def _own_scheme(checkpoint: Checkpoint, unit: WeightUnit) -> tuple[str, ...]:
+    """The scheme that holds the file's own codes of a unit, if there is one."""
+    encodings = {checkpoint.tensors[name].encoding for name in unit.sources}
+    known = LOSSLESS_SCHEMES.get(encodings.pop())
+    return () if encodings or known is None else (known,)
+
+
 def lossless(checkpoint: Checkpoint, unit: WeightUnit, scheme: Scheme) -> bool:
     """Whether the file's own codes are codes of the scheme, so that nothing need be rounded."""
     encodings = (checkpoint.tensors[name].encoding for name in unit.sources)
@@ -222,6 +254,8 @@ def lossless(checkpoint: Checkpoint, unit: WeightUnit, scheme: Scheme) -> bool:
 
 def check_unit(checkpoint: Checkpoint, unit: WeightUnit) -> None:
     """Raise FormatError where a weight holds NaN or infinite values."""
+    if unit.rows is not None and unit.rows[0] > 0:
+        return  # of the same tensor as the band before
     for name in unit.sources:
         if not np.isfinite(checkpoint.tensors[name].to_float32()).all():
             raise FormatError(
@@ -266,7 +300,7 @@ class _Rounder:
     ) -> tuple[dict[str, Floats], dict[str, str]]:
         values: dict[str, Floats] = {}
         obstacles: dict[str, str] = {}
-        alike: dict[tuple[int, bool], list[Scheme]] = {}
+        alike: dict[tuple[int, bool, bool], list[Scheme]] = {}
         for scheme in schemes:
             try:
                 if not scheme.grouped:
@@ -277,10 +311,11 @@ class _Rounder:
                 obstacles[scheme.name] = str(error)
                 continue
             if self.calibrated:
-                alike.setdefault((scheme.group, scheme.has_minimum), []).append(scheme)
+                kind = (scheme.group, scheme.has_minimum, scheme.byte_factors)
+                alike.setdefault(kind, []).append(scheme)
             else:
                 values[scheme.name] = dequantize(nearest, scheme)
-        for size in {group for group, _ in alike}:
+        for size in {group for group, *_ in alike}:
             order = rounding_order(self.hessian, self.damping, size)
             for wanted in (alike[key] for key in alike if key[0] == size):
                 codes = round_side_by_side(weight, order, wanted)
@@ -359,6 +394,7 @@ def _key(
     checkpoint: Checkpoint,
     calibration: Calibration,
     schemes: Iterable[str],
+    own_codes: bool,
     calibrated: bool,
     damping: float | None,
 ) -> str:
@@ -366,8 +402,10 @@ def _key(
 
     content = {
         "model": checkpoint.identity,
+        "bands": checkpoint.config.vocabulary_bands,
         "text": calibration.digest,
         "schemes": [attrs.asdict(get_scheme(name)) for name in schemes],
+        "own_codes": own_codes,
         "calibrated": calibrated,
         "damping": damping,
         "version": [VERSION, __version__],

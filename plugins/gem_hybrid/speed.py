@@ -15,7 +15,7 @@ from gem_hybrid.limits import read_bytes
 from gem_hybrid.sensitivity import KV_CACHE, UnitChoices
 from gemcore.errors import UsageError
 from gemcore.models.config import ModelConfig
-from gemcore.models.layout import EMBEDDING, weight_units
+from gemcore.models.layout import EMBEDDING, vocabulary_weight, weight_units
 from gemcore.schemes import TILE, get_scheme
 
 
@@ -80,7 +80,7 @@ def with_seconds(
         for choice in unit.choices:
             if unit.unit == KV_CACHE:
                 seconds = choice.bytes / speed.bandwidth
-            elif unit.unit == EMBEDDING and not config.tied_head:
+            elif vocabulary_weight(unit.unit) == EMBEDDING and not config.tied_head:
                 # One tile of rows; the rest is never read.
                 seconds = choice.bytes * TILE / shapes[unit.unit][0] / speed.bandwidth
             else:

@@ -16,9 +16,9 @@ from gemcore.models.cache_layout import DEFAULT_CACHE, KEY_BLOCK
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.config import ModelConfig
 from gemcore.models.decoder import DecoderLayer, causal_placement, new_caches
-from gemcore.models.layout import WeightUnit, rotation_table, weight_units
+from gemcore.models.layout import WeightUnit, rotation_table, units_of, weight_units
 from gemcore.models.linear import DenseLinear
-from gemcore.models.weights import plain_weights
+from gemcore.models.weights import float_unit, plain_weights
 
 Windows = Sequence[Sequence[int]]
 
@@ -67,6 +67,14 @@ def float_layer(
         getattr(layer, norm).gain = _fixed(gain)
     layer.eval()
     return layer
+
+
+def float_vocabulary(checkpoint: Checkpoint, whole: str) -> Tensor:
+    """The embedding or the head, float32 `[vocabulary, hidden]`."""
+    units = units_of(checkpoint.config, whole)
+    if len(units) == 1:
+        return torch.from_numpy(float_unit(checkpoint, units[0]))
+    return torch.cat([torch.from_numpy(float_unit(checkpoint, unit)) for unit in units])
 
 
 def module_of(layer: Any, unit: WeightUnit) -> nn.Module:

@@ -12,7 +12,8 @@ Instead of drawing tokens, the backward pass starts from random vectors with the
 information of the logits, `diag(p) - p pᵀ`: `√p∘ε - p·(√p·ε)` with normal `ε`. It has less noise.
 
 The head's gradients are known without a pass, `E[p_v·(1 - p_v)]`. A row of the embedding changes the
-tokens that it stands for; how often they come is what the model itself expects, the mean of `p`.
+tokens that it stands for by the row itself; how often they come is what the model itself expects, the mean
+of `p`, and what a change costs is settled by the covariance `E[g gᵀ]` of the gradients behind it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gem_hybrid.states import (
     final_norm,
     finish,
     float_layer,
+    float_vocabulary,
     layer_stages,
     rotation_of,
     units_of_layer,
@@ -36,7 +38,7 @@ from gemcore.models.cache_layout import KEY_BLOCK
 from gemcore.models.checkpoint import Checkpoint
 from gemcore.models.decoder import causal_placement, new_caches
 from gemcore.models.eager import EagerModel
-from gemcore.models.layout import EMBEDDING, HEAD, weight_units
+from gemcore.models.layout import EMBEDDING, HEAD, WeightUnit
 from gemcore.models.weights import float_unit
 
 SEED = 0
@@ -71,7 +73,7 @@ class Importance:
     Attributes:
         rows: for each unit `E[g²]` of each output, float32 `[out]`. For the head that is known without a
             gradient, also where it is the embedding; for the embedding it is how often each row is read.
-        stream: `E[g²]` of each channel of the residual stream behind the embedding, float32 `[hidden]`.
+        stream: `E[g gᵀ]` of the residual stream behind the embedding, float32 `[hidden, hidden]`.
     """
 
     rows: dict[str, Tensor]
@@ -99,7 +101,7 @@ def measure_importance(checkpoint: Checkpoint, windows: Windows) -> Importance:
         if name.startswith("layers.") and hasattr(module, "embed"):
             sums[name] = _Squares()
             handles.append(module.register_forward_hook(_listen(sums[name])))
-    stream = _Squares()
+    stream = torch.zeros(config.hidden_size, config.hidden_size)
     drawn = torch.zeros(config.vocabulary_size)
     spread = torch.zeros(config.vocabulary_size)
     generator = torch.Generator().manual_seed(SEED)
@@ -121,20 +123,25 @@ def measure_importance(checkpoint: Checkpoint, windows: Windows) -> Importance:
             noise = root * torch.randn(p.shape, generator=generator)
             noise -= p * noise.sum(1, keepdim=True)
             del p, root
-        stream.add(torch.autograd.grad(logits, start, noise)[0])
+        gradient = torch.autograd.grad(logits, start, noise)[0]
+        stream.addmm_(gradient.T, gradient)
     for handle in handles:
         handle.remove()
     tokens = sum(map(len, windows))
-    assert stream.total is not None
     rows = {name: found.total / tokens for name, found in sums.items() if found.total is not None}
     rows |= {EMBEDDING: drawn / tokens, HEAD: spread / tokens}
-    return Importance(rows=rows, stream=stream.total / tokens)
+    return Importance(rows=rows, stream=stream / tokens)
 
 
 def unit_terms(
-    name: str, importance: Importance, inputs: Tensor | None, tied_head: bool
+    name: str,
+    importance: Importance,
+    inputs: Tensor | None,
+    tied_head: bool,
+    *,
+    rounding: bool = False,
 ) -> tuple[Term, ...]:
-    """The terms of one weight unit.
+    """The terms of one weight unit, or of all bands of the embedding or the head.
 
     Args:
         name: of the unit.
@@ -142,15 +149,27 @@ def unit_terms(
         inputs: the mean of `x xᵀ` of what the unit reads as a linear layer, float32 `[in, in]`; None for an
             embedding that is not the head.
         tied_head: the embedding is the head.
+        rounding: the terms are to round with, and not to say what that costs. Of the covariance of the
+            embedding's gradients both take the diagonal, and rounding half of the rest: it comes from
+            few tokens, and what is rounded with it seems to lose less than it does.
     """
     if name != EMBEDDING:
         assert inputs is not None
         return (Term(rows=importance.rows[name], hessian=inputs),)
-    embed = Term(rows=importance.rows[EMBEDDING], hessian=torch.diag(importance.stream))
+    hessian = torch.diag(importance.stream.diagonal())
+    if rounding:
+        hessian = (hessian + importance.stream) / 2
+    embed = Term(rows=importance.rows[EMBEDDING], hessian=hessian)
     if not tied_head:
         return (embed,)
     assert inputs is not None
     return (embed, Term(rows=importance.rows[HEAD], hessian=inputs))
+
+
+def of_rows(terms: Iterable[Term], unit: WeightUnit) -> tuple[Term, ...]:
+    """The terms of the rows that a unit holds, from those of the whole."""
+    rows = slice(None) if unit.rows is None else slice(*unit.rows)
+    return tuple(attrs.evolve(term, rows=term.rows[rows]) for term in terms)
 
 
 def measure_inputs(
@@ -159,11 +178,11 @@ def measure_inputs(
     """What each linear layer reads, layer by layer, with one layer's weights in memory.
 
     Yields the name of its unit and, for each set of windows, the mean of `x xᵀ`, float32 `[in, in]`, of
-    those that are `wanted`. The head comes last, also where it is the embedding.
+    those that are `wanted`. The head comes last, as one, also where it is the embedding or has bands.
     """
     config = checkpoint.config
     rotation = rotation_of(config)
-    embedding = torch.from_numpy(float_unit(checkpoint, weight_units(config)[0]))
+    embedding = float_vocabulary(checkpoint, EMBEDDING)
     states = [[embedding[torch.tensor(window)] for window in windows] for windows in sets]
     del embedding
     for index in range(config.layers):

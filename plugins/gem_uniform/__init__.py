@@ -8,15 +8,23 @@ from gemcore.hookspecs import hookimpl
 from gemcore.records import Option, QuantizerRecord
 
 _SUMMARIES = {
+    "q2z-g32": "2 bits, groups of 32 with scale and zero point of 8 bits",
+    "q2z-g64": "2 bits, groups of 64 with scale and zero point of 8 bits",
     "q2a-g64": "2 bits, groups of 64 with scale and minimum",
+    "q3z-g32": "3 bits, groups of 32 with scale and zero point of 8 bits",
+    "q3z-g64": "3 bits, groups of 64 with scale and zero point of 8 bits",
     "q3a-g32": "3 bits, groups of 32 with scale and minimum",
     "q3a-g64": "3 bits, groups of 64 with scale and minimum",
     "q3s-g32": "3 bits, groups of 32 with a scale",
     "q3s-g64": "3 bits, groups of 64 with a scale",
+    "q4z-g32": "4 bits, groups of 32 with scale and zero point of 8 bits",
+    "q4z-g64": "4 bits, groups of 64 with scale and zero point of 8 bits",
     "q4a-g32": "4 bits, groups of 32 with scale and minimum (exact for GGUF Q4_1)",
     "q4a-g64": "4 bits, groups of 64 with scale and minimum",
     "q4s-g32": "4 bits, groups of 32 with a scale (exact for GGUF Q4_0)",
     "q4s-g64": "4 bits, groups of 64 with a scale",
+    "q5z-g32": "5 bits, groups of 32 with scale and zero point of 8 bits",
+    "q5z-g64": "5 bits, groups of 64 with scale and zero point of 8 bits",
     "q5a-g32": "5 bits, groups of 32 with scale and minimum (exact for GGUF Q5_1)",
     "q5a-g64": "5 bits, groups of 64 with scale and minimum",
     "q5s-g32": "5 bits, groups of 32 with a scale (exact for GGUF Q5_0)",

@@ -20,5 +20,7 @@ def gem_targets() -> Iterator[TargetRecord]:
         summary="RISC-V (RV64GC) with Linux; on other machines it runs under qemu-riscv64",
         loader="gem_riscv64.target:RiscvTarget",
         reference_url="https://riscv.org/specifications/",
-        capabilities=frozenset({"execute", "routed_lora", "cache-f16", "cache-q8", *SCHEMES}),
+        capabilities=frozenset(
+            {"execute", "routed_lora", "vocabulary-bands", "cache-f16", "cache-q8", *SCHEMES}
+        ),
     )

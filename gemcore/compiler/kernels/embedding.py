@@ -9,10 +9,13 @@ from tvm.script import tirx as T
 from gemcore.compiler.instructions import InstructionSet
 from gemcore.compiler.kernels import hvx
 from gemcore.compiler.kernels.activations import for_each_token
+from gemcore.compiler.kernels.dense import vector
 from gemcore.compiler.kernels.hvx_layout import place
 from gemcore.compiler.kernels.vector import (
     Buffer,
     Expr,
+    byte_minima,
+    byte_scales,
     fma,
     lanes,
     splat,
@@ -32,19 +35,27 @@ def embedding(isa: InstructionSet, scheme: Scheme, rows: int, hidden: int) -> An
     def grouped(packed: Buffer, y: Buffer, t: Expr, tile: Expr, lane: Expr) -> None:
         flat = hvx.flat_bytes(packed, tiles * blocks * size) if isa.dot == "hvx" else None
 
-        def read(g: Expr, start: int, within: Expr, count: int) -> Expr:
+        def read(g: Expr, start: int, within: Expr, count: int = 1) -> Expr:
             """`count` bytes of a block: of the line or the vector of factors that begins at `start`."""
             if flat is None:
-                return packed[tile, g, lanes(start + within, count)]
+                return packed[tile, g, vector(start + within, count)]
             at = place(scheme, (tiles, blocks), tile, g, start)
-            return flat[lanes(at + within, count)]
+            return flat[vector(at + within, count)]
 
         def half(g: Expr, start: int) -> Expr:
             two = T.reinterpret(read(g, start, 2 * lane, 2), dtype="float16")
             return T.cast(two, "float32")
 
+        def factors(g: Expr) -> tuple[Expr, Expr]:
+            first, second = scheme.code_bytes, scheme.code_bytes + scheme.factor_bytes
+            if scheme.byte_factors:
+                scale = byte_scales(read(g, first, lane), 1)
+                return scale, byte_minima(scheme, read(g, second, lane), scale, 1)
+            return half(g, first), half(g, second) if scheme.has_minimum else None
+
         with T.serial(blocks) as g:
-            scale = splat(half(g, scheme.code_bytes), 4)
+            own_scale, own_minimum = factors(g)
+            scale = splat(own_scale, 4)
 
             def four(first: int) -> Expr:
                 return read(g, first, 4 * lane, 4)
@@ -53,8 +64,7 @@ def embedding(isa: InstructionSet, scheme: Scheme, rows: int, hidden: int) -> An
                 codes = unpack_codes(scheme.code_parts(dot), four, 4)
                 value = T.cast(codes, "float32x4") - splat(float(scheme.offset), 4)
                 if scheme.has_minimum:
-                    minimum = splat(half(g, scheme.code_bytes + 2 * TILE), 4)
-                    value = fma(isa, value, scale, minimum, 4)
+                    value = fma(isa, value, scale, splat(own_minimum, 4), 4)
                 else:
                     value = value * scale
                 store(y, value, t, lanes(g * scheme.group + 4 * dot, 4))

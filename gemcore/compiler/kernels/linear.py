@@ -15,6 +15,8 @@ from gemcore.compiler.kernels.vector import (
     Buffer,
     CodeLoader,
     Expr,
+    byte_minima,
+    byte_scales,
     dot_accumulate,
     fma,
     four_values,
@@ -223,9 +225,7 @@ def accumulate(
         dots = local((count + lean, LANES), "int32")
         factors = local((2, LANES), "float32")
         codes = _codes(scheme, packed, tile, g, keep=count > 1, lean=lean)
-        store(factors, halves(packed, tile, g, scheme.code_bytes), 0, lanes(0))
-        if scheme.has_minimum:
-            store(factors, halves(packed, tile, g, scheme.code_bytes + 2 * TILE), 1, lanes(0))
+        _load_factors(scheme, packed, tile, g, factors)
         for part, m in product(range(parts), range(count)):
             own, t = g * parts + part, first + m
             offset = _offset(isa, scheme)
@@ -242,6 +242,19 @@ def accumulate(
                     total = splat(totals[own])
                 store(acc, fma(isa, factors[1, lanes(0)], total, acc[m, lanes(0)]), m, lanes(0))
     return acc
+
+
+def _load_factors(scheme: Scheme, packed: Buffer, tile: Expr, g: Expr, factors: Buffer) -> None:
+    """Write the scales and minima of a block to `factors` `[2, 16]`."""
+    first, second = scheme.code_bytes, scheme.code_bytes + scheme.factor_bytes
+    if scheme.byte_factors:
+        store(factors, byte_scales(packed[tile, g, lanes(first)]), 0, lanes(0))
+        zeros = packed[tile, g, lanes(second)]
+        store(factors, byte_minima(scheme, zeros, factors[0, lanes(0)]), 1, lanes(0))
+        return
+    store(factors, halves(packed, tile, g, first), 0, lanes(0))
+    if scheme.has_minimum:
+        store(factors, halves(packed, tile, g, second), 1, lanes(0))
 
 
 def _offset(isa: InstructionSet, scheme: Scheme) -> int:

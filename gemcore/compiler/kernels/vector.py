@@ -17,7 +17,7 @@ from gemcore.models.reference import (
     LN2_LOW,
     LOG2_E,
 )
-from gemcore.schemes import CodePart
+from gemcore.schemes import SCALE_SHIFT, SCALE_UNIT, CodePart, Scheme
 
 LANES = 16
 
@@ -68,12 +68,12 @@ def local(shape: tuple[int, ...], dtype: str) -> Buffer:
 def fma(isa: InstructionSet, a: Expr, b: Expr, c: Expr, count: int = LANES) -> Expr:
     """`a * b + c` in float32, rounded once; `count` is the number of lanes."""
     if isa.fused_multiply_add:
-        return intrinsic("llvm.fma", _float("float32", count), a, b, c)
-    wide = _float("float64", count)
-    return T.cast(T.cast(a, wide) * T.cast(b, wide) + T.cast(c, wide), _float("float32", count))
+        return intrinsic("llvm.fma", _typed("float32", count), a, b, c)
+    wide = _typed("float64", count)
+    return T.cast(T.cast(a, wide) * T.cast(b, wide) + T.cast(c, wide), _typed("float32", count))
 
 
-def _float(dtype: str, count: int) -> str:
+def _typed(dtype: str, count: int) -> str:
     return dtype if count == 1 else f"{dtype}x{count}"
 
 
@@ -115,6 +115,25 @@ def halves(packed: Buffer, *index: Expr) -> Expr:
     return T.cast(
         T.reinterpret(packed[(*front, lanes(start, 2 * LANES))], dtype="float16x16"), "float32x16"
     )
+
+
+def byte_scales(stored: Expr, count: int = LANES) -> Expr:
+    """`count` scales that take a byte each, as float32; `stored` are the bytes."""
+    shift = T.uint16(SCALE_SHIFT)
+    wide = T.cast(stored, _typed("uint16", count))
+    halves = T.shift_left(wide, T.broadcast(shift, count) if count > 1 else shift)
+    parts = T.cast(T.reinterpret(halves, dtype=_typed("float16", count)), _typed("float32", count))
+    return parts * _same(float(SCALE_UNIT), count)
+
+
+def byte_minima(scheme: Scheme, stored: Expr, scales: Expr, count: int = LANES) -> Expr:
+    """`count` minima whose zero points take a byte each, as float32; `scales` are theirs."""
+    zeros = T.cast(T.cast(stored, _typed("int32", count)), _typed("float32", count))
+    return zeros * _same(-scheme.zero_step, count) * scales
+
+
+def _same(value: float, count: int) -> Expr:
+    return splat(value, count) if count > 1 else T.float32(value)
 
 
 def unpack_codes(parts: Sequence[CodePart], load: Callable[[int], Expr], count: int) -> Expr:

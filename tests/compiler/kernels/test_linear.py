@@ -10,6 +10,7 @@ from gemcore.compiler.kernels import linear
 from gemcore.models import ops
 from gemcore.packing import Quantized, pack, pack_halves
 from gemcore.schemes import SCHEMES, get_scheme
+from tests.factors import any_factors
 
 INPUTS = 192
 
@@ -21,14 +22,9 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 def any_codes(scheme, outputs: int) -> torch.Tensor:
     """A packed weight of every code that a file may hold, with scales of both signs."""
     generator = np.random.default_rng(outputs)
-    shape = (outputs, INPUTS // scheme.group)
-
-    def halves():
-        return generator.standard_normal(shape).astype(np.float16)
-
     codes = generator.integers(0, 2**scheme.bits, (outputs, INPUTS), dtype=np.uint8)
-    minima = halves() if scheme.has_minimum else None
-    return torch.from_numpy(pack(Quantized(codes=codes, scales=halves(), minima=minima), scheme))
+    factors = any_factors(scheme, (outputs, INPUTS // scheme.group), seed=outputs)
+    return torch.from_numpy(pack(Quantized(codes=codes, **factors), scheme))
 
 
 # How outputs are written does not depend on the scheme, so most schemes have one case.
@@ -90,11 +86,12 @@ def test_the_largest_sums_do_not_saturate(qlinear, scheme, outputs, sign):
     codes = np.zeros((outputs, INPUTS), np.uint8)
     codes[::2] = 2**scheme.bits - 1
     scales = np.ones((outputs, INPUTS // scheme.group), np.float16)
-    minima = scales if scheme.has_minimum else None
+    minima = (-scales if scheme.byte_factors else scales) if scheme.has_minimum else None
     packed = torch.from_numpy(pack(Quantized(codes=codes, scales=scales, minima=minima), scheme))
     activations = ops.quantize(torch.full((5, INPUTS), 127.0 * sign))
     assert (activations[0] == 127 * sign).all()
-    value = codes[:, 0].astype(int) - scheme.offset + scheme.has_minimum
+    value = codes[:, 0].astype(int) - scheme.offset
+    value += 0 if minima is None else int(minima[0, 0])
     found = qlinear(*activations, packed, torch.zeros(5, outputs))[-1]
     np.testing.assert_array_equal(found, np.tile(127 * sign * INPUTS * value, (5, 1)))
 

@@ -71,7 +71,7 @@ def test_the_page_holds_all_points(run, tmp_path):
     path = tmp_path / "front.html"
     run("bits=5", "--pareto", path)
     page = path.read_text()
-    for word in ("this plan, expected", "this plan, measured", "q4a-g32", "q8-g32", "<polyline"):
+    for word in ("this plan, expected", "this plan, measured", "q4z-g32", "q8-g32", "<polyline"):
         assert word in page
     assert "default-src 'none'" in page
     assert "http" not in page.replace("http-equiv", "")

@@ -2,9 +2,8 @@
 
 import pytest
 
-from gem_hybrid.limits import Limit, read_bytes, read_limit, read_schemes
+from gem_hybrid.limits import CHOICES, Limit, read_bytes, read_limit, read_schemes
 from gemcore.errors import UsageError
-from gemcore.schemes import SCHEMES
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ def test_only_one_limit():
 
 
 def test_schemes():
-    assert read_schemes(None) == tuple(SCHEMES)
+    assert read_schemes(None) == CHOICES
     assert read_schemes(" q8-g32  f16 q8-g32") == ("q8-g32", "f16")
     with pytest.raises(UsageError, match="unknown scheme 'q9': "):
         read_schemes("q9")
