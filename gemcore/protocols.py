@@ -157,7 +157,8 @@ class Target(Protocol):
 
     What it can read and do is said without importing it, in the capabilities of its record: the names of
     the packing schemes that its kernels read, `cache-f16` and `cache-q8` for the schemes of the KV cache,
-    `routed_lora` for models with a router, `execute` where its models can run, `rpc` where they can on a
+    `routed_lora` for models with a router, `vocabulary-bands` for embeddings and heads in several bands of
+    rows, `execute` where its models can run, `rpc` where they can on a
     device that is reached over TVM's RPC. A model that needs more is refused before anything is packed.
 
     The arguments of `build` are loosely typed on purpose: they come from the compiler, whose modules

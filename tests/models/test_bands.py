@@ -10,28 +10,15 @@ import torch
 from gemcore.build import compile_bundle
 from gemcore.errors import FormatError
 from gemcore.models.eager import EagerModel
-from gemcore.models.layout import units_of, vocabulary_weight, weight_units
+from gemcore.models.layout import units_of
 from gemcore.models.weights import banded, float_unit, pack_checkpoint
-from gemcore.reports import Plan, PlanEntry
 from gemcore.testing import tiny_checkpoint, tiny_config
 from gemcore.testing.fixed_plan import FixedPlan
 from tests.conftest import open_tiny
+from tests.vocabulary import BANDS, plan_of
 
-BANDS = (32, 96)
 TOKENS = [0, 31, 32, 95, 96, 269, 5, 100, 40]
 MIXED = ("q8-g32", "q4z-g32", "q3a-g32")
-
-
-def plan_of(config, vocabulary, bands=BANDS):
-    """A plan in which embedding and head have a scheme for each band, or one for all."""
-    config = attrs.evolve(config, vocabulary_bands=bands)
-    entries = []
-    for unit in weight_units(config):
-        whole = vocabulary_weight(unit.name)
-        place = int(unit.name.partition(".")[2] or 0) if whole else 0
-        scheme = vocabulary[place] if whole else "q4a-g32"
-        entries.append(PlanEntry(unit=unit.name, scheme=scheme, reason="test", bytes=0))
-    return Plan(quantizer="test", entries=tuple(entries), vocabulary_bands=bands)
 
 
 def eager(checkpoint, plan):

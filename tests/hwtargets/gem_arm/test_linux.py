@@ -21,6 +21,9 @@ from gemcore.reports import DelegationReport
 from gemcore.runtime.settings import OpenSettings
 from gemcore.schemes import SCHEMES
 from gemcore.session import EncodedPrompt, Session
+from gemcore.testing.fixed_plan import FixedPlan
+from tests.conftest import open_tiny
+from tests.vocabulary import plan_of
 
 BOARD = raspberry_pi_4()
 
@@ -80,6 +83,18 @@ def test_codes_of_every_width_give_the_bits_of_this_machine(tiny, tiny_parts, tm
     tokens = [int(i) for i in np.random.default_rng(1).integers(0, 200, 9)]
     np.testing.assert_array_equal(there.logits(tokens), here.logits(tokens))
     np.testing.assert_array_equal(there.feed([4]), here.feed([4]))
+
+
+@pytest.mark.slow
+def test_bands_of_the_vocabulary_give_the_bits_of_this_machine(tiny, tiny_parts, tmp_path):
+    need_emulator()
+    plan = plan_of(tiny.config, ("q8-g32", "q4z-g32", "q3z-g32"))
+    parts = attrs.evolve(tiny_parts, quantizer=FixedPlan(plan))
+    here = compile_bundle(tiny, parts, tmp_path / "host.gem")
+    board = compile_bundle(tiny, attrs.evolve(parts, target=BOARD), tmp_path / "rpi4.gem")
+    there = Session(board, BOARD.emulate(board))
+    tokens = [0, 31, 32, 95, 96, 269]
+    np.testing.assert_array_equal(there.logits(tokens), open_tiny(here).logits(tokens))
 
 
 def test_an_answer_is_that_of_this_machine(session, tiny_session):

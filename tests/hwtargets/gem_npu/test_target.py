@@ -15,7 +15,9 @@ from gem_uniform.quantizer import q4a_g32
 from gemcore.build import compile_bundle
 from gemcore.errors import BundleError
 from gemcore.testing import tiny_checkpoint, tiny_config
+from gemcore.testing.fixed_plan import FixedPlan
 from tests.conftest import open_tiny
+from tests.vocabulary import plan_of
 
 TOKENS = [1, 77, 250, 3, 3, 99, 180, 42, 7, 120, 33, 201, 15]
 
@@ -87,6 +89,17 @@ def test_a_router_runs_there_as_well(tiny, routed_parts, routed_bundle, tmp_path
     units = {e["operation"]: e for e in there.manifest.delegation["operations"]}
     assert units["attention"]["unit"] == "scalar"
     assert "float32" in units["attention"]["reason"]
+
+
+@needs_tools
+@pytest.mark.slow
+def test_bands_of_the_vocabulary_run_there_as_well(tiny, tiny_parts, tmp_path):
+    plan = plan_of(tiny.config, ("q8-g32", "q4a-g32", "q4s-g32"))
+    parts = attrs.evolve(tiny_parts, quantizer=FixedPlan(plan))
+    here = compile_bundle(tiny, parts, tmp_path / "host.gem")
+    there = compile_bundle(tiny, npu_parts(parts), tmp_path / "npu.gem")
+    tokens = [0, 31, 32, 95, 96, 269]
+    np.testing.assert_array_equal(open_tiny(there).logits(tokens), open_tiny(here).logits(tokens))
 
 
 def test_what_a_bundle_remembers_is_plain():
