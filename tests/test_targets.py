@@ -75,17 +75,21 @@ def test_a_report_comes_back_from_json():
             "target 'my-npu' has no kernel for kv-cache 'f16': choose one of q8",
         ),
         (
-            {"q4a-g32", "cache-f16"},
+            {"q4a-g32", "cache-f16", "vocabulary-bands"},
             "target 'my-npu' has no kernels for models with a router: choose '--router none'",
+        ),
+        (
+            {"q4a-g32", "cache-f16"},
+            "target 'my-npu' has no embedding in bands, as the plan has it: add bands=1 to the quantizer",
         ),
     ],
 )
 def test_what_a_target_cannot_do_is_named(able, sentence):
-    needs = needed_capabilities({"head": "q4a-g32"}, "f16", routed=True)
+    needs = needed_capabilities({"head": "q4a-g32"}, "f16", routed=True, bands=True)
     with pytest.raises(GemError) as caught:
         check_capabilities("my-npu", able, needs)
     assert str(caught.value) == sentence
-    check_capabilities("my-npu", {"q4a-g32", "cache-f16", "routed_lora"}, needs)
+    check_capabilities("my-npu", {"q4a-g32", "cache-f16", "routed_lora", "vocabulary-bands"}, needs)
 
 
 def test_a_scheme_without_kernel_is_refused_before_anything_is_packed(tiny, tiny_parts, tmp_path):

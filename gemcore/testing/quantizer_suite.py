@@ -14,6 +14,7 @@ from gemcore.testing.fixed_plan import FixedPlan
 
 if TYPE_CHECKING:
     from gemcore.models.checkpoint import Checkpoint
+    from gemcore.models.layout import WeightUnit
     from gemcore.models.weights import Weights
     from gemcore.reports import Plan, QuantizationReport
 
@@ -58,11 +59,10 @@ class QuantizerConformance(PluginConformance):
 
     def test_a_plan_names_every_weight_once_with_a_known_scheme(self) -> None:
         """One entry a weight unit, of a scheme that there is and that fits, with a reason."""
-        from gemcore.models.layout import weight_units
         from gemcore.schemes import SCHEMES, fits, get_scheme
 
         plan = self.planned()
-        shapes = {unit.name: unit.shape for unit in weight_units(self.checkpoint().config)}
+        shapes = {unit.name: unit.shape for unit in _units(self.checkpoint(), plan)}
         names = [entry.unit for entry in plan.entries]
         odd = sorted(set(names) ^ shapes.keys()) or sorted(n for n in names if names.count(n) > 1)
         self.require(not odd, f"its plan does not name every weight once: see {odd[:3]}")
@@ -82,13 +82,12 @@ class QuantizerConformance(PluginConformance):
 
     def test_the_packed_weights_are_as_planned(self) -> None:
         """Every parameter is there, packed in the plan's scheme, and as large as the plan says."""
-        from gemcore.models.layout import weight_units
         from gemcore.packing import packed_shape
         from gemcore.schemes import get_scheme
 
         plan, weights, _ = self.applied()
         schemes = plan.schemes()
-        for unit in weight_units(self.checkpoint().config):
+        for unit in _units(self.checkpoint(), plan):
             name = f"{unit.name}.packed"
             self.require(name in weights, f"its apply() gives no weight '{name}'")
             scheme = get_scheme(schemes[unit.name])
@@ -159,14 +158,13 @@ class QuantizerConformance(PluginConformance):
 
     def test_the_error_is_as_declared(self) -> None:
         """What the codes stand for is within `relative_error` of the weight, for every unit."""
-        from gemcore.models.layout import weight_units
         from gemcore.models.weights import float_unit
         from gemcore.packing import unpack_weight
         from gemcore.schemes import get_scheme
 
         plan, weights, _ = self.applied()
         schemes = plan.schemes()
-        for unit in weight_units(self.checkpoint().config):
+        for unit in _units(self.checkpoint(), plan):
             exact = float_unit(self.checkpoint(), unit).astype(np.float64)
             scheme = get_scheme(schemes[unit.name])
             found = unpack_weight(weights[f"{unit.name}.packed"], scheme, unit.shape[0])
@@ -194,16 +192,15 @@ class QuantizerConformance(PluginConformance):
 
     def test_sizes_that_fit_no_group_are_skipped_with_a_reason_or_refused(self) -> None:
         """Rows of 40 values cannot be cut into groups of 32: the plan says so, or is an error."""
-        from gemcore.models.layout import weight_units
         from gemcore.schemes import fits, get_scheme
         from gemcore.testing.tiny import tiny_checkpoint, tiny_config
 
         odd = tiny_checkpoint(tiny_config(layers=1, hidden_size=40))
-        shapes = {unit.name: unit.shape for unit in weight_units(odd.config)}
         try:
             plan = self.planned(odd)
         except UsageError:
             return
+        shapes = {unit.name: unit.shape for unit in _units(odd, plan)}
         wrong = [e.unit for e in plan.entries if fits(get_scheme(e.scheme), shapes[e.unit])]
         self.require(not wrong, f"it plans a scheme that does not fit {wrong[:3]}")
 
@@ -227,6 +224,7 @@ class QuantizerConformance(PluginConformance):
         from gemcore.api import build_parts, open_session
         from gemcore.build import compile_bundle
         from gemcore.models.eager import EagerModel
+        from gemcore.models.weights import banded
         from gemcore.recipe import Recipe
 
         plan, weights, _ = self.applied()
@@ -241,12 +239,21 @@ class QuantizerConformance(PluginConformance):
         bundle = compile_bundle(self.checkpoint(), parts, folder)
         session = open_session(bundle.folder, threads=1, host=self.host())
         tokens = session.tokenizer.encode_prompt(material.PROMPT)
-        eager = EagerModel(self.checkpoint(), plan.schemes(), weights, bundle.manifest.kv_cache)
+        model = banded(self.checkpoint(), plan)
+        eager = EagerModel(model, plan.schemes(), weights, bundle.manifest.kv_cache)
         difference = float(np.abs(session.logits(tokens) - eager.logits(tokens)).max())
         self.require(
             difference <= self.tolerance,
             f"compiled, the logits differ by {difference:g} from torch's, above {self.tolerance:g}",
         )
+
+
+def _units(checkpoint: Checkpoint, plan: Plan) -> tuple[WeightUnit, ...]:
+    """The weights of a model, in the bands of the vocabulary that the plan asks for."""
+    from gemcore.models.layout import weight_units
+    from gemcore.models.weights import banded
+
+    return weight_units(banded(checkpoint, plan).config)
 
 
 def _with_nan(checkpoint: Checkpoint) -> Checkpoint:

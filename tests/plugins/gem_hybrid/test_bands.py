@@ -16,7 +16,7 @@ from gemcore.models.layout import units_of, weight_units
 from gemcore.models.weights import banded
 from gemcore.packing import unpack_weight
 from gemcore.schemes import get_scheme
-from gemcore.testing import tiny_checkpoint, tiny_config
+from gemcore.testing import QuantizerConformance, tiny_checkpoint, tiny_config
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
@@ -117,3 +117,13 @@ def test_bands_that_no_type_holds_together_are_refused(checkpoint, make, small_b
     ]
     with pytest.raises(UsageError, match="bands of embedding are q6-g32, q4z-g32, q4z-g32, which"):
         check_exportable(checkpoint, attrs.evolve(plan, entries=tuple(changed)))
+
+
+class TestPlansWithBands(QuantizerConformance):
+    """They keep the contract of quantizers; compiled models are in `tests/models/test_bands.py`."""
+
+    plugin, calibration = "hybrid:bits=8.4", None
+
+    @pytest.fixture(autouse=True)
+    def _small(self, small_bands):
+        """A tiny vocabulary has bands, too."""
