@@ -27,7 +27,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("GEM_CACHE", str(folder))
 
 
-OFTEN = {"f16", "q3a-g32", "q4a-g32", "q6-g64", "q8-g32"}
+OFTEN = {"f16", "q3a-g32", "q4a-g32", "q4z-g32", "q6-g64", "q8-g32"}
 """The tests of the kernels have all schemes every time; whole models of all are slow."""
 
 
@@ -162,7 +162,7 @@ def planned(entries):
         ),
         (
             Careless(planned(lambda found: (attrs.evolve(found[0], scheme="q9"), *found[1:]))),
-            "plans scheme 'q9' for embedding, but it is none of q2a-g64",
+            "plans scheme 'q9' for embedding, but it is none of q2z-g32",
         ),
         (
             Careless(change_weights=lambda found: found | {"embedding.packed": np.zeros((2, 3))}),

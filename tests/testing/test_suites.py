@@ -209,7 +209,7 @@ def worse(weights, report):
         (
             "a_plan_names_every_weight_once_with_a_known_scheme",
             {"change_plan": lambda plan: first(plan, scheme="q9")},
-            "asks for scheme 'q9', which is none of q2a-g64",
+            "asks for scheme 'q9', which is none of q2z-g32",
         ),
         (
             "the_packed_weights_are_as_planned",

@@ -91,7 +91,7 @@ def test_plans_with_bands_are_kept_in_files(checkpoint, make, small_bands, tmp_p
 
 
 def test_bands_are_one_tensor_of_a_gguf_file(checkpoint, make, small_bands, tmp_path):
-    quantizer = make(bits=5, schemes="q3z-g32 q4z-g32 q5z-g64")
+    quantizer = make(bits=5, schemes="q3z-g32 q4z-g32 q5a-g64")
     plan = quantizer.plan(checkpoint)
     weights, _ = quantizer.apply(checkpoint, plan)
     path = tmp_path / "bands.gguf"
@@ -119,6 +119,7 @@ def test_bands_that_no_type_holds_together_are_refused(checkpoint, make, small_b
         check_exportable(checkpoint, attrs.evolve(plan, entries=tuple(changed)))
 
 
+@pytest.mark.slow
 class TestPlansWithBands(QuantizerConformance):
     """They keep the contract of quantizers; compiled models are in `tests/models/test_bands.py`."""
 
