@@ -118,7 +118,8 @@ def float_unit(checkpoint: Checkpoint, unit: WeightUnit) -> npt.NDArray[np.float
     tensors = [checkpoint.tensors[name] for name in unit.sources]
     if unit.rows is not None:
         (tensor,) = tensors
-        return tensor.to_float32()[slice(*unit.rows)]
+        # A copy, so that the whole need not stay in memory for the sake of a band.
+        return tensor.to_float32()[slice(*unit.rows)].copy()
     return np.concatenate([tensor.to_float32() for tensor in tensors])
 
 

@@ -104,7 +104,11 @@ def packed_source(
             unpack_weight(weights[f"{unit.name}.packed"], scheme, unit.shape[0])
         )
 
-    return lambda name: torch.cat([unpacked(unit) for unit in units if _whole(unit.name) == name])
+    def source(name: str) -> Tensor:
+        parts = [unpacked(unit) for unit in units if _whole(unit.name) == name]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    return source
 
 
 def float_source(checkpoint: Checkpoint) -> WeightSource:
