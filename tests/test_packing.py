@@ -23,7 +23,7 @@ from gemcore.packing import (
     unpack_weight,
 )
 from gemcore.schemes import SCHEMES, Scheme, fits, get_scheme
-from tests.factors import any_factors, from_bytes
+from tests.factors import FINITE_HALVES, any_factors, from_bytes
 
 GROUPED = [scheme for scheme in SCHEMES.values() if scheme.grouped]
 grouped_schemes = pytest.mark.parametrize("scheme", GROUPED, ids=lambda scheme: scheme.name)
@@ -131,7 +131,7 @@ def test_layout_of_halves_is_the_documented_one():
 
 @settings(max_examples=40, deadline=None)
 @given(weight=arrays(np.float16, st.tuples(st.integers(1, 35), st.integers(1, 9)),
-                     elements=st.floats(allow_nan=False, allow_infinity=False, width=16)))  # fmt: skip
+                     elements=FINITE_HALVES))  # fmt: skip
 def test_halves_come_back_exactly(weight):
     unpacked = unpack_halves(pack_halves(weight), weight.shape[0])
     np.testing.assert_array_equal(unpacked, weight.astype(np.float32))

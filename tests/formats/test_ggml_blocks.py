@@ -19,10 +19,10 @@ from gemcore.models.weights import pack_unit
 from gemcore.packing import pack, unpack_weight
 from gemcore.schemes import get_scheme
 from gemcore.testing import tiny_checkpoint, tiny_config
+from tests.factors import FINITE_HALVES
 
 BLOCKED = [name for name in LOSSLESS_SCHEMES if ENCODINGS[name].is_blocked]
 blocked_encodings = pytest.mark.parametrize("encoding", BLOCKED)
-finite_halves = st.floats(allow_nan=False, allow_infinity=False, width=16)
 
 
 def blocks_with(encoding: str, halves: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_repacked_values_are_those_of_the_reference(encoding, data):
     rows, blocks = data.draw(st.integers(1, 19)), data.draw(st.integers(1, 3))
     blob = blocks_with(
         encoding,
-        data.draw(arrays(np.float16, (rows, blocks, halves), elements=finite_halves)),
+        data.draw(arrays(np.float16, (rows, blocks, halves), elements=FINITE_HALVES)),
         data.draw(arrays(np.uint8, (rows, blocks, codes))),
     )
     expected = quants.dequantize(blob, gguf.GGMLQuantizationType[encoding])
